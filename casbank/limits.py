@@ -1,0 +1,103 @@
+"""Every bound of casbank, with its unit last in its name and its reason beside it.
+
+A length that comes from stored bytes is compared with one of these before any memory is allocated for it.
+"""
+
+KIB = 2**10
+MIB = 2**20
+GIB = 2**30
+
+# --- objects -----------------------------------------------------------------------------------------------------
+
+# S3 allows 1,024 bytes a key; a bank must be able to hold what a bucket held.
+NAME_BYTES_MAX = 1024
+# The size of metadata travels in every record and every list; S3 allows 2 KiB, tags and small sidecars want more.
+METADATA_BYTES_MAX = 64 * KIB
+METADATA_KEYS_MAX = 1024
+# One put of so little is one record and one fdatasync, without a pack.
+INLINE_BYTES_MAX = 2 * KIB
+# In a batch small contents share a compressed group; below this size a chunk's table rows would outweigh the content.
+INLINE_BATCH_BYTES_MAX = 128
+
+# --- chunks, entries, packs --------------------------------------------------------------------------------------
+
+# The window of the gear hash is 64 bytes: no chunk may be shorter (but the last of an object).
+CHUNK_BYTES_MIN = 64
+# The ``archive`` preset's maximum; a fixed profile may ask for as much.
+CHUNK_BYTES_MAX = 8 * MIB
+# A range read opens a whole group, so a group is bounded; a chunk that is larger is an entry of its own.
+GROUP_BYTES_MAX = 1 * MIB
+GROUP_CHUNKS_MAX = 4096
+ENTRY_RAW_BYTES_MAX = CHUNK_BYTES_MAX
+# zstd's and the tag's overhead on incompressible input is far below this.
+ENTRY_STORED_BYTES_MAX = ENTRY_RAW_BYTES_MAX + 64 * KIB
+# Others pack 16-64 MiB; object storage wants at least 5 MiB a part.
+PACK_BYTES_TARGET = 32 * MIB
+PACK_BYTES_MAX = 1 * GIB
+PACK_ENTRIES_MAX = 2**20
+# Bounds the table that a reader holds while it indexes one pack: 44 bytes a row.
+PACK_CHUNKS_MAX = 2**20
+# A pack of tiny chunks is closed at this many, so that the table stays small beside the pack.
+PACK_CHUNKS_TARGET = 2**17
+
+# --- manifests ---------------------------------------------------------------------------------------------------
+
+NODE_ROWS_MIN = 128
+NODE_ROWS_MAX = 2048
+# Nine bits: a node of 128 + 512 rows on average.
+NODE_BOUNDARY_MASK = 0x1FF
+# 128 rows a node at the least: eight levels reach further than any object will.
+MANIFEST_DEPTH_MAX = 8
+OBJECT_BYTES_MAX = 2**63 - 1
+
+# --- journal -----------------------------------------------------------------------------------------------------
+
+# A record is read and checked whole, so it must fit in memory several times.
+RECORD_BYTES_MAX = 64 * MIB
+RECORD_OPS_MAX = 2**20
+# What compression saves below this is eaten by its frame.
+RECORD_COMPRESS_BYTES_MIN = 512
+# A group commit stops taking in further callers here: latency for the first, bounded memory for all.
+GROUP_COMMIT_BYTES_MAX = 8 * MIB
+# Large enough that growing is rare, small enough that an empty bank costs nothing that anyone notices.
+SEGMENT_GROW_BYTES = 1 * MIB
+SEGMENT_BYTES_MAX = 64 * MIB
+# A checkpoint is written when the journal behind the last one exceeds this, or half of that checkpoint: the work of
+# checkpoints stays in proportion to what was written.
+CHECKPOINT_JOURNAL_BYTES_MIN = 64 * MIB
+# Changes are sorted in runs of about this much memory before they are merged.
+CHECKPOINT_RUN_BYTES = 32 * MIB
+CHECKPOINT_BLOCK_BYTES = 1 * MIB
+# One row (a descriptor with full metadata) may exceed the target by itself.
+CHECKPOINT_BLOCK_BYTES_MAX = 4 * MIB
+
+# --- index -------------------------------------------------------------------------------------------------------
+
+# LMDB keys end at 511 bytes; longer names share a bucket.
+NAME_KEY_BYTES_MAX = 480
+# Sparse: costs address space, no disk.
+INDEX_MAP_BYTES_DEFAULT = 64 * GIB
+INDEX_READERS_MAX = 512
+# Rows of a list that are read in one transaction: an old transaction keeps pages from being used again.
+LIST_PAGE_ROWS = 1000
+
+# --- writer and reader -------------------------------------------------------------------------------------------
+
+# A submit to a pool costs some 36 us: batches, never chunks.
+BATCH_BYTES = 4 * MIB
+# Neighbouring new chunks are compressed together up to this size; docs/performance.md has the measurement.
+GROUP_BYTES_TARGET = 256 * KIB
+# A session publishes its packs when it has this many, or has seen this many new chunks: what it must remember of
+# itself stays the same for 1 GiB and for 100 GiB.
+SESSION_PACKS_MAX = 16
+SESSION_CHUNKS_MAX = 2**17
+# Ranges of one pack whose gap is smaller are fetched as one.
+COALESCE_GAP_BYTES = 128 * KIB
+COALESCE_BYTES_MAX = 4 * MIB
+# What was opened lately, so that neighbours in one group are opened once.
+ENTRY_CACHE_BYTES = 16 * MIB
+# A recursive put commits when it has either.
+RECURSIVE_BATCH_OBJECTS = 10_000
+RECURSIVE_BATCH_BYTES = 16 * MIB
+
+KEEP_DELETED_S_DEFAULT = 86_400
