@@ -17,3 +17,7 @@ class World:
     now_ns: Callable[[], int] = time.time_ns
     entropy: Callable[[int], bytes] = os.urandom
     sleep_s: Callable[[float], None] = time.sleep
+
+
+REAL_WORLD = World()
+"""The machine's own clock and randomness."""

@@ -1,0 +1,49 @@
+"""An embeddable, content-addressed, deduplicating object bank.
+
+>>> from casbank import Bank
+>>> with Bank.create("memory://doctest") as bank:
+...     info = bank.put("a/b", b"some bytes")
+...     bank.get("a/b")
+b'some bytes'
+"""
+
+from casbank.bank import Bank
+from casbank.engine.batch import Batch
+from casbank.engine.objectfile import ObjectFile
+from casbank.errors import (
+    AlreadyExistsError,
+    CasbankError,
+    ConflictError,
+    CorruptionError,
+    ErrorKind,
+    InvalidInputError,
+    KeyMismatchError,
+    LeaseError,
+    NotFoundError,
+    ReadOnlyError,
+    StoreError,
+    UnsupportedFormatError,
+)
+from casbank.model import BankStats, ObjectInfo
+from casbank.world import World
+
+__all__ = [
+    "AlreadyExistsError",
+    "Bank",
+    "BankStats",
+    "Batch",
+    "CasbankError",
+    "ConflictError",
+    "CorruptionError",
+    "ErrorKind",
+    "InvalidInputError",
+    "KeyMismatchError",
+    "LeaseError",
+    "NotFoundError",
+    "ObjectFile",
+    "ObjectInfo",
+    "ReadOnlyError",
+    "StoreError",
+    "UnsupportedFormatError",
+    "World",
+]

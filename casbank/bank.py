@@ -1,0 +1,365 @@
+"""The bank: the one public object.
+
+Every method is one operation of the engine; what it promises is in its docstring. All of them may be called from many
+threads, and several processes may have one bank open.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+
+from casbank import limits
+from casbank.chunking import parse_profile
+from casbank.config import parse_bank_url
+from casbank.engine.batch import (
+    Batch,
+    check_expected,
+    check_name,
+    delete_ops,
+    expected_version,
+)
+from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine
+from casbank.engine.objectfile import ObjectFile
+from casbank.engine.source import Source
+from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnlyError
+from casbank.format import MAJOR, MINOR
+from casbank.format.bank import BankDescriptor
+from casbank.format.descriptor import Descriptor, decode_descriptor, encode_descriptor
+from casbank.format.header import ID_BYTES
+from casbank.format.record import Op, Put
+from casbank.index.tables import NameRow
+from casbank.index.transaction import Snapshot
+from casbank.model import BankStats, ObjectInfo
+from casbank.world import REAL_WORLD, World
+
+_COMPRESSION_LEVELS = range(1, 23)
+
+
+class Bank:
+    """A namespace of objects, deduplicated, durable; made by :meth:`create` or :meth:`open`.
+
+    Use it as a context manager, or call :meth:`close`. After a fork the child must open its own.
+    """
+
+    def __init__(self, engine: Engine, *, read_only: bool) -> None:
+        self._engine: Engine | None = engine
+        self._read_only = read_only
+
+    # --- opening and closing -----------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls,
+        place: str | os.PathLike[str],
+        *,
+        chunking: str = "default",
+        compression: int | str = 1,
+        keep_deleted_s: int = limits.KEEP_DELETED_S_DEFAULT,
+        cache_dir: str | os.PathLike[str] | None = None,
+        world: World = REAL_WORLD,
+    ) -> Bank:
+        """Create a bank in a folder that is absent or empty (or ``memory://name``), and open it.
+
+        ``chunking`` is fine, default, coarse, archive, fixed:N or gear:MIN/AVG/MAX (bytes); ``compression`` a zstd
+        level from 1 to 22 or "none"; ``keep_deleted_s`` how long deleted versions can be brought back, in seconds;
+        ``cache_dir`` where the index is kept if not in the bank.
+
+        Raises AlreadyExistsError (kind BANK_EXISTS), InvalidInputError, StoreError.
+        """
+        if compression == "none":
+            level = None
+        elif type(compression) is int and compression in _COMPRESSION_LEVELS:
+            level = compression
+        else:
+            raise InvalidInputError(f"compression is a zstd level from 1 to 22 or 'none', not {compression!r}")
+        if type(keep_deleted_s) is not int or not 0 <= keep_deleted_s < 2**40:
+            raise InvalidInputError(f"keep_deleted_s is a number of seconds, not {keep_deleted_s!r}")
+        profile = parse_profile(chunking).text
+        descriptor = BankDescriptor(world.entropy(ID_BYTES), world.now_ns(), profile, level, keep_deleted_s)
+        engine = create_engine(parse_bank_url(place), descriptor, world, _path(cache_dir))
+        return cls(engine, read_only=False)
+
+    @classmethod
+    def open(
+        cls,
+        place: str | os.PathLike[str],
+        *,
+        read_only: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        world: World = REAL_WORLD,
+    ) -> Bank:
+        """Open a bank that exists.
+
+        Raises NotFoundError (kind NO_BANK), CorruptionError, UnsupportedFormatError, StoreError.
+        """
+        return cls(open_engine(parse_bank_url(place), world, _path(cache_dir)), read_only=read_only)
+
+    def close(self) -> None:
+        """Close the bank; everything acknowledged is durable already. Idempotent; does nothing in a forked child."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            close_engine(engine)
+
+    def __enter__(self) -> Bank:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- writing -----------------------------------------------------------------------------------------------
+
+    def put(
+        self,
+        name: str,
+        data: Source,
+        *,
+        metadata: Mapping[str, str | bytes] | None = None,
+        digest: bool = False,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> ObjectInfo:
+        """Store an object under ``name``, replacing what was there; durable when it returns.
+
+        ``data`` is bytes or any buffer, a path, a binary file or an iterable of bytes. ``metadata`` (64 KiB at most)
+        is kept with it; with ``digest`` so is BLAKE3 of the whole content. ``if_absent``: only if the name is free;
+        ``if_version``: only if that version is there.
+
+        Raises AlreadyExistsError, ConflictError (kind VERSION; kind SOURCE_CHANGED for a file that changed while it
+        was read), InvalidInputError, StoreError, ReadOnlyError, and what ``data`` itself raises. Then nothing is
+        visible.
+        """
+        engine = self._writable()
+        batch = Batch(engine, limits.INLINE_BYTES_MAX)
+        try:
+            batch.put(
+                name, data, metadata=metadata, digest=digest, if_absent=if_absent, if_version=if_version
+            )
+            version = batch.commit()
+        except BaseException:
+            batch.abandon()
+            raise
+        return _info(name, version, batch.descriptor(name))
+
+    def delete(self, name: str, *, missing_ok: bool = False, if_version: int | None = None) -> None:
+        """Remove an object. Raises NotFoundError if it is absent, ConflictError if it is of another version."""
+        check_name(name)
+        expected = expected_version(False, if_version)
+        self._writable().commit(lambda now: delete_ops(now, name, expected, missing_ok=missing_ok))
+
+    def copy(
+        self, source: str, target: str, *, if_absent: bool = False, if_version: int | None = None
+    ) -> ObjectInfo:
+        """Store the content and metadata of ``source`` under ``target`` too: one record, no data.
+
+        The conditions are on ``target``, as in :meth:`put`. Raises NotFoundError if ``source`` is absent.
+        """
+        check_name(source)
+        check_name(target)
+        expected = expected_version(if_absent, if_version)
+        engine = self._writable()
+        made: builtins.list[Descriptor] = []
+
+        def decide(now: Snapshot) -> builtins.list[Op]:
+            # The source is read in the state that the record follows, so its content is available there.
+            before = decode_descriptor(_required(now, source).descriptor)
+            check_expected(now, target, expected)
+            made[:] = [_renewed(before, engine.world.now_ns())]
+            return [Put(target, encode_descriptor(made[0]), expected)]
+
+        version = engine.commit(decide)
+        return _info(target, version, made[0])
+
+    def batch(self) -> Batch:
+        """Several puts and deletes as one: all of them visible and durable when it commits, or none."""
+        return Batch(self._writable())
+
+    # --- reading -----------------------------------------------------------------------------------------------
+
+    def get(self, name: str, *, start: int = 0, length: int | None = None) -> bytes:
+        """The object's bytes, or ``length`` of them from ``start`` (less where the object ends before).
+
+        Raises NotFoundError, CorruptionError, InvalidInputError for a negative number, StoreError.
+        """
+        if start < 0 or (length is not None and length < 0):
+            raise InvalidInputError(f"a range is not negative: start {start}, length {length}")
+        engine = self._current()
+        item = decode_descriptor(self._row(engine, name).descriptor)
+        end = item.size if length is None else min(item.size, start + length)
+        whole = io.BytesIO()
+        for piece in engine.reader.pieces(name, item, start, end):
+            whole.write(piece)
+        # Shares the buffer: no second copy of a large object.
+        return whole.getvalue()
+
+    def open_object(self, name: str) -> ObjectFile:
+        """The object as a read-only, seekable binary file (a raw one: wrap it in io.BufferedReader for many small
+        reads). It stays on the version that is there now. Raises NotFoundError; reading raises what :meth:`get` does.
+        """
+        engine = self._current()
+        row = self._row(engine, name)
+        item = decode_descriptor(row.descriptor)
+        return ObjectFile(
+            name, item, row.version, lambda start: engine.reader.pieces(name, item, start, item.size, eager=False)
+        )
+
+    def head(self, name: str) -> ObjectInfo:
+        """What is known of an object without reading it. Raises NotFoundError."""
+        row = self._row(self._current(), name)
+        return _info(name, row.version, decode_descriptor(row.descriptor))
+
+    def list(
+        self, prefix: str = "", *, start_after: str | None = None, limit: int | None = None, reverse: bool = False
+    ) -> Iterator[ObjectInfo]:
+        """Objects whose names begin with ``prefix``, in the byte order of their names, or against it.
+
+        ``start_after`` is the name behind which to begin, in the direction of the list; ``limit`` the most to return.
+        The list is read a page at a time: each page is the state of one moment, the whole need not be.
+        """
+        if limit is not None and limit < 0:
+            raise InvalidInputError(f"limit is not negative: {limit}")
+        bounds = [_encoded(text) for text in (prefix, start_after or "")]
+        return self._pages(self._current(), bounds[0], bounds[1] if start_after else None, limit, reverse)
+
+    def _pages(
+        self, engine: Engine, prefix: bytes, after: bytes | None, limit: int | None, reverse: bool
+    ) -> Iterator[ObjectInfo]:
+        left = limit
+        while left is None or left > 0:
+            page = limits.LIST_PAGE_ROWS if left is None else min(left, limits.LIST_PAGE_ROWS)
+            with engine.follower.read() as snapshot:
+                rows = snapshot.names(prefix, after, page, reverse=reverse)
+            for row in rows:
+                yield _info(row.name.decode(), row.version, decode_descriptor(row.descriptor))
+            if len(rows) < page:
+                return
+            after = rows[-1].name
+            left = None if left is None else left - page
+            self._use()
+
+    def __contains__(self, name: object) -> bool:
+        """Whether an object of this name is there."""
+        if not isinstance(name, str):
+            return False
+        check_name(name)
+        with self._current().follower.read() as snapshot:
+            return snapshot.name(name.encode()) is not None
+
+    def __len__(self) -> int:
+        """Number of objects."""
+        return self._current().follower.seen.objects
+
+    def __iter__(self) -> Iterator[str]:
+        """The names, in byte order."""
+        return (info.name for info in self.list())
+
+    # --- the bank itself ---------------------------------------------------------------------------------------
+
+    def stats(self) -> BankStats:
+        """Sizes and counts."""
+        engine = self._current()
+        descriptor = engine.descriptor
+        with engine.follower.read() as snapshot:
+            state = snapshot.state() or engine.follower.seen
+            packs, chunks, deleted = (snapshot.count(table) for table in ("pack", "chunk", "tombstone"))
+        return BankStats(
+            bank_id=descriptor.bank_id.hex(),
+            format=f"{MAJOR}.{MINOR}",
+            chunking=descriptor.chunking,
+            compression="none" if descriptor.compression is None else f"zstd {descriptor.compression}",
+            suite="none",
+            created_ns=descriptor.created_ns,
+            keep_deleted_s=descriptor.keep_deleted_s,
+            objects=state.objects,
+            logical_bytes=state.logical_bytes,
+            unique_bytes=state.unique_bytes,
+            stored_bytes=state.stored_bytes,
+            packs=packs,
+            chunks=chunks,
+            deleted_objects=deleted,
+            journal_bytes=engine.journal.bytes_held(),
+            index_bytes=engine.follower.index_bytes,
+            version=state.seq,
+        )
+
+    def refresh(self) -> None:
+        """Take in what others wrote. Every call does that by itself on a local disk."""
+        self._current()
+
+    def sync(self) -> None:
+        """Wait for work in the background (a checkpoint that is being written). Puts are durable without it."""
+        self._use().checkpoints.wait()
+
+    def rebuild_index(self) -> None:
+        """Make the index anew from the store. Nothing else depends on it; other users of the bank go on."""
+        self._use().follower.rebuild()
+
+    @staticmethod
+    def drop_index(
+        place: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Remove the index of a bank that nobody has open; opening it makes it anew. StoreError if it is open."""
+        drop_index(parse_bank_url(place), REAL_WORLD, _path(cache_dir))
+
+    # --- helpers -----------------------------------------------------------------------------------------------
+
+    def _use(self) -> Engine:
+        engine = self._engine
+        if engine is None:
+            raise InvalidInputError("the bank is closed", kind=ErrorKind.CLOSED)
+        if engine.in_child():
+            raise InvalidInputError(
+                "this bank was opened by the parent process; open it again in the child", kind=ErrorKind.FORKED
+            )
+        return engine
+
+    def _current(self) -> Engine:
+        engine = self._use()
+        engine.follower.catch_up()
+        return engine
+
+    def _writable(self) -> Engine:
+        engine = self._use()
+        if self._read_only:
+            raise ReadOnlyError("the bank was opened read-only", kind=ErrorKind.OPENED_READ_ONLY)
+        return engine
+
+    def _row(self, engine: Engine, name: str) -> NameRow:
+        check_name(name)
+        with engine.follower.read() as snapshot:
+            return _required(snapshot, name)
+
+
+def _required(snapshot: Snapshot, name: str) -> NameRow:
+    row = snapshot.name(name.encode())
+    if row is None:
+        raise NotFoundError("no such object", kind=ErrorKind.NO_OBJECT, name=name)
+    return row
+
+
+def _renewed(item: Descriptor, created_ns: int) -> Descriptor:
+    return Descriptor(
+        item.size, item.root, item.digest, item.depth, item.profile, created_ns, item.metadata, item.inline
+    )
+
+
+def _info(name: str, version: int, item: Descriptor) -> ObjectInfo:
+    digest = None if item.digest is None else item.digest.hex()
+    return ObjectInfo(name, item.size, item.root.hex(), digest, version, item.created_ns, item.metadata)
+
+
+def _encoded(text: str) -> bytes:
+    try:
+        return text.encode()
+    except (UnicodeEncodeError, AttributeError):
+        raise InvalidInputError(f"not text in UTF-8: {text!r}", kind=ErrorKind.NAME) from None
+
+
+def _path(place: str | os.PathLike[str] | None) -> Path | None:
+    return None if place is None else Path(place)

@@ -1,0 +1,1 @@
+"""Commit, writer, reader, checkpoints: what the public ``Bank`` is made of."""

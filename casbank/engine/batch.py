@@ -1,0 +1,238 @@
+"""Puts and deletes that become visible together, in one record; a single put is a batch of one.
+
+Rule 1: nothing is visible before :meth:`Batch.commit`, and then everything is.
+Rule 2: a source that fails leaves the batch usable, without that object; the last change of a name counts.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+
+from casbank import limits
+from casbank.engine.commit import RECORD_OPS_BYTES_MAX
+from casbank.engine.engine import Engine
+from casbank.engine.source import Source, open_source
+from casbank.engine.writer import PendingObject, Session
+from casbank.errors import AlreadyExistsError, ConflictError, ErrorKind, InvalidInputError, NotFoundError
+from casbank.format import messages
+from casbank.format.descriptor import Descriptor, encode_descriptor
+from casbank.format.record import Delete, Op, Packs, Put
+from casbank.index.transaction import Snapshot
+
+# What a name's operation takes in a record beside its name, metadata and inline content.
+_OP_OVERHEAD_BYTES = 160
+MUST_NOT_EXIST = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    expected: int | None
+    missing_ok: bool
+
+
+@dataclass(slots=True)
+class _Storing:
+    item: PendingObject
+    expected: int | None
+    descriptor: Descriptor | None = None
+
+
+class Batch:
+    """Made by ``Bank.batch()``; a context manager that commits, or abandons everything if an exception leaves it."""
+
+    def __init__(self, engine: Engine, inline_max: int = limits.INLINE_BATCH_BYTES_MAX) -> None:
+        self._engine = engine
+        self._inline_max = inline_max
+        self._changes: dict[str, _Storing | _Removal] = {}
+        self._size = 0
+        self._session: Session | None = None
+        self._mutex = threading.RLock()
+        self._done = False
+        self.version: int | None = None
+
+    def put(
+        self,
+        name: str,
+        data: Source,
+        *,
+        metadata: Mapping[str, str | bytes] | None = None,
+        digest: bool = False,
+        if_absent: bool = False,
+        if_version: int | None = None,
+    ) -> None:
+        """Store an object when the batch commits. ``data`` is read now; arguments as in ``Bank.put``."""
+        check_name(name)
+        expected = expected_version(if_absent, if_version)
+        known = checked_metadata(metadata)
+        with self._mutex:
+            self._check_open()
+            reader = open_source(data)
+            try:
+                item = self._open_session().add(reader, known, digest=digest)
+            finally:
+                reader.close()
+            inline = 0 if item.inline is None else len(item.inline)
+            self._note(name, _Storing(item, expected), inline + (len(messages.encode(known)) if known else 0))
+
+    def delete(self, name: str, *, missing_ok: bool = False, if_version: int | None = None) -> None:
+        """Remove an object when the batch commits; arguments as in ``Bank.delete``."""
+        check_name(name)
+        with self._mutex:
+            self._check_open()
+            self._note(name, _Removal(expected_version(False, if_version), missing_ok), 0)
+
+    def __len__(self) -> int:
+        """Number of names that the batch changes."""
+        return len(self._changes)
+
+    @property
+    def record_bytes(self) -> int:
+        """About how much of a record (at most 64 MiB) the batch takes so far."""
+        return self._size
+
+    def commit(self) -> int:
+        """Make everything visible and durable; the version of what was put. 0 for an empty batch.
+
+        Raises what a condition asks for (AlreadyExistsError, ConflictError, NotFoundError), StoreError, ReadOnlyError;
+        then nothing of the batch is visible.
+        """
+        with self._mutex:
+            self._check_open()
+            self._done = True
+            session = self._session
+            packs = [] if session is None else session.finish()
+            contents = {} if session is None else session.contents
+            self._describe()
+            self.version = self._engine.commit(lambda now: self._decide(now, packs), contents)
+            return self.version
+
+    def descriptor(self, name: str) -> Descriptor:
+        """What was stored under a name, once committed."""
+        change = self._changes[name]
+        assert isinstance(change, _Storing)
+        assert change.descriptor is not None
+        return change.descriptor
+
+    def abandon(self) -> None:
+        """Forget everything; nothing becomes visible."""
+        with self._mutex:
+            self._done = True
+            if self._session is not None:
+                self._session.abandon()
+
+    def __enter__(self) -> "Batch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self.abandon()
+        elif not self._done:
+            self.commit()
+
+    def _open_session(self) -> Session:
+        if self._session is None:
+            self._session = Session(self._engine.resources, self._inline_max)
+        return self._session
+
+    def _check_open(self) -> None:
+        if self._done:
+            raise InvalidInputError("this batch was committed or abandoned", kind=ErrorKind.CLOSED)
+
+    def _note(self, name: str, change: _Storing | _Removal, size: int) -> None:
+        total = self._size + len(name.encode()) + size + _OP_OVERHEAD_BYTES
+        if total > RECORD_OPS_BYTES_MAX:
+            raise InvalidInputError(
+                "the batch is larger than a record can be; commit in smaller batches", kind=ErrorKind.TOO_LARGE
+            )
+        self._size = total
+        self._changes.pop(name, None)
+        self._changes[name] = change
+
+    def _describe(self) -> None:
+        created_ns = self._engine.world.now_ns()
+        chunk_id = self._engine.resources.ids.chunk
+        for change in self._changes.values():
+            if isinstance(change, _Storing):
+                inline_id = b"" if change.item.inline is None else chunk_id(change.item.inline)
+                change.descriptor = change.item.descriptor(inline_id, created_ns)
+
+    def _decide(self, now: Snapshot, packs: list[Packs]) -> list[Op]:
+        ops: list[Op] = list(packs)
+        for name, change in self._changes.items():
+            if isinstance(change, _Removal):
+                ops += delete_ops(now, name, change.expected, missing_ok=change.missing_ok)
+            else:
+                check_expected(now, name, change.expected)
+                assert change.descriptor is not None
+                ops.append(Put(name, encode_descriptor(change.descriptor), change.expected))
+        return ops
+
+
+def delete_ops(now: Snapshot, name: str, expected: int | None, *, missing_ok: bool) -> list[Op]:
+    """The operation that removes a name, or none if it is absent and that is fine."""
+    if expected is not None:
+        check_expected(now, name, expected)
+    elif now.name(name.encode()) is None:
+        if missing_ok:
+            return []
+        raise NotFoundError("no such object", kind=ErrorKind.NO_OBJECT, name=name)
+    return [Delete(name, expected)]
+
+
+def check_expected(now: Snapshot, name: str, expected: int | None) -> None:
+    """Raise AlreadyExistsError or ConflictError unless the name is as its caller expects it."""
+    if expected is None:
+        return
+    row = now.name(name.encode())
+    if expected == MUST_NOT_EXIST:
+        if row is not None:
+            raise AlreadyExistsError(
+                "an object of this name exists", kind=ErrorKind.OBJECT_EXISTS, name=name, version=row.version
+            )
+    elif row is None or row.version != expected:
+        found = "absent" if row is None else row.version
+        raise ConflictError(
+            "the object is of another version", kind=ErrorKind.VERSION, name=name, expected=expected, found=found
+        )
+
+
+def expected_version(if_absent: bool, if_version: int | None) -> int | None:
+    """The ``expected`` field of an operation. InvalidInputError for conditions that contradict each other."""
+    if if_absent and if_version is not None:
+        raise InvalidInputError("if_absent and if_version exclude each other")
+    if if_version is not None and (not isinstance(if_version, int) or if_version < 1):
+        raise InvalidInputError(f"not a version: {if_version!r}")
+    return MUST_NOT_EXIST if if_absent else if_version
+
+
+def check_name(name: str) -> None:
+    """Raise InvalidInputError (kind NAME) unless it is 1 to 1024 bytes of UTF-8 without NUL."""
+    if not isinstance(name, str):
+        raise InvalidInputError(f"an object's name is a str, not {type(name).__name__}", kind=ErrorKind.NAME)
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError:
+        raise InvalidInputError(f"an object's name must be UTF-8: {name!r}", kind=ErrorKind.NAME) from None
+    if not 1 <= length <= limits.NAME_BYTES_MAX:
+        raise InvalidInputError(
+            f"an object's name is 1 to {limits.NAME_BYTES_MAX} bytes long, this one {length}", kind=ErrorKind.NAME
+        )
+    if "\0" in name:
+        raise InvalidInputError("an object's name has no NUL in it", kind=ErrorKind.NAME)
+
+
+def checked_metadata(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes]:
+    """A copy of user metadata. InvalidInputError unless it is str to str or bytes, 64 KiB at most."""
+    known = dict(metadata or {})
+    if not all(isinstance(key, str) and isinstance(value, str | bytes) for key, value in known.items()):
+        raise InvalidInputError("metadata is a mapping of str to str or bytes")
+    try:
+        size = len(messages.encode(known))
+    except UnicodeEncodeError:
+        raise InvalidInputError("metadata must be UTF-8") from None
+    if len(known) > limits.METADATA_KEYS_MAX or size > limits.METADATA_BYTES_MAX:
+        raise InvalidInputError(f"metadata of {size} bytes is too large", kind=ErrorKind.TOO_LARGE)
+    return known

@@ -1,0 +1,114 @@
+"""When checkpoints are written, and what may go once one is official.
+
+Rule 1: the work stays in proportion to what was written: a checkpoint is due when the journal behind the last one
+exceeds 64 MiB and half of that checkpoint.
+Rule 2: never on the path of a put: a thread of its own writes it, one at a time.
+Rule 3: the two newest are kept, and the journal from the older of them on.
+"""
+
+import logging
+import threading
+
+from casbank import limits
+from casbank.engine.checkpoint import CheckpointFiles, Written
+from casbank.engine.commit import Committer
+from casbank.engine.follow import Follower
+from casbank.errors import CasbankError, NotFoundError
+from casbank.format.header import SALT_BYTES
+from casbank.format.record import Checkpointed, Op, record_hash
+from casbank.index.apply import Applied
+from casbank.index.tables import State
+from casbank.index.transaction import CheckpointRow, Snapshot
+from casbank.journal.base import Journal, Superseded
+from casbank.world import World
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointKeeper:
+    """Writes the checkpoints of one open bank."""
+
+    def __init__(
+        self, *, journal: Journal, follower: Follower, committer: Committer, files: CheckpointFiles, world: World
+    ) -> None:
+        self._journal = journal
+        self._follower = follower
+        self._committer = committer
+        self._files = files
+        self._world = world
+        self._mutex = threading.Lock()
+        self._thread: threading.Thread | None = None
+        # Journal bytes below which looking is not worth a thread.
+        self._look_at = 0
+
+    def consider(self, state: State) -> None:
+        """To be called after a commit: begins a checkpoint if one is due, and returns at once."""
+        if state.journal_bytes < self._look_at + limits.CHECKPOINT_JOURNAL_BYTES_MIN:
+            return
+        with self._mutex:
+            if self._thread is None or not self._thread.is_alive():
+                self._look_at = state.journal_bytes
+                self._thread = threading.Thread(target=self._run_if_due, name="casbank-checkpoint", daemon=True)
+                self._thread.start()
+
+    def wait(self) -> None:
+        """Until no checkpoint is being written."""
+        thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    def write(self) -> Written | None:
+        """Write a checkpoint of the newest record now; None if a newer one became official meanwhile.
+
+        Raises StoreError, CorruptionError.
+        """
+        with self._follower.read() as snapshot:
+            row = snapshot.checkpoint()
+        before = None if row is None else Checkpointed(row.seq, row.name, row.hash)
+        records = (
+            Applied(self._follower.decode(entry), record_hash(entry.record), len(entry.record))
+            for entry in self._journal.read(0 if before is None else before.seq)
+        )
+        world = self._world
+        written = self._files.write(before, records, world.entropy(SALT_BYTES), world.entropy(8))
+        if not self._committer.commit(lambda now: _make_official(now, written)):
+            self._files.store.delete(written.name)
+            return None
+        if row is not None:
+            self._forget(row)
+        return written
+
+    def _run_if_due(self) -> None:
+        try:
+            if self._is_due():
+                self.write()
+        except (CasbankError, Superseded) as error:
+            # The journal is whole without it; the next one is tried when as much again has been written.
+            _log.warning("no checkpoint was written: %s", error)
+
+    def _is_due(self) -> bool:
+        state = self._follower.catch_up()
+        with self._follower.read() as snapshot:
+            row = snapshot.checkpoint()
+        if row is None:
+            return state.journal_bytes > limits.CHECKPOINT_JOURNAL_BYTES_MIN
+        try:
+            size = self._files.store.size(row.name)
+        except NotFoundError:
+            size = 0
+        return state.journal_bytes - row.mark > max(limits.CHECKPOINT_JOURNAL_BYTES_MIN, size // 2)
+
+    def _forget(self, older: CheckpointRow) -> None:
+        """Two are official now: what only served still older ones may go."""
+        self._journal.forget(older.seq)
+        for blob in self._files.store.list("checkpoints/"):
+            seq = blob.name.removeprefix("checkpoints/").partition("-")[0]
+            if seq.isdigit() and int(seq) < older.seq:
+                self._files.store.delete(blob.name)
+
+
+def _make_official(now: Snapshot, written: Written) -> list[Op]:
+    newest = now.checkpoint()
+    if newest is not None and newest.seq >= written.seq:
+        return []
+    return [Checkpointed(written.seq, written.name, written.hash)]

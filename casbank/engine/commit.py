@@ -1,0 +1,167 @@
+"""The commit point: everything that changes a bank is appended here, and nowhere else.
+
+Rule 1: who appends record n+1 has replayed everything up to n, and decides on that state: conditions are evaluated
+here, not where they were asked.
+Rule 2: packs are durable before the record that names them (the caller's part).
+Rule 3: waiting callers share a record. Each decides for itself: one whose condition fails is taken out and told so
+before the record is sealed. A name occurs at most once in a record; who comes second waits for the next.
+Rule 4: a record that is durable is acknowledged, even if the index cannot take it in now.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from casbank import limits
+from casbank.engine.follow import Follower
+from casbank.errors import CasbankError, ErrorKind, InvalidInputError
+from casbank.format.header import ID_BYTES, SALT_BYTES, Kind, sequence_id
+from casbank.format.record import Delete, Op, Packs, Put, Record, encode_record, op_bytes
+from casbank.format.seal import Sealing
+from casbank.index.apply import Contents
+from casbank.index.transaction import Snapshot
+from casbank.journal.base import Journal, JournalEntry, SeqTaken
+from casbank.world import World
+
+# Header, tag, hash, frame and the fixed fields of the body.
+_RECORD_OVERHEAD_BYTES = 4 * limits.KIB
+RECORD_OPS_BYTES_MAX = limits.RECORD_BYTES_MAX - _RECORD_OVERHEAD_BYTES
+
+Decide: TypeAlias = Callable[[Snapshot], Sequence[Op]]
+"""Called with the state at n: returns the operations for record n+1, or raises what its caller is to be told."""
+
+
+@dataclass(slots=True)
+class _Request:
+    decide: Decide
+    contents: Mapping[bytes, Contents]
+    done: bool = False
+    version: int = 0
+    error: BaseException | None = None
+
+    def finish(self, version: int = 0, error: BaseException | None = None) -> None:
+        self.version, self.error, self.done = version, error, True
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The record that is being put together."""
+
+    requests: list[_Request] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+    size: int = 0
+
+    def has_room(self, names: set[str], size: int) -> bool:
+        if not self.requests:
+            return True
+        return not (names & self.names) and self.size + size <= limits.GROUP_COMMIT_BYTES_MAX
+
+    def take(self, request: _Request, ops: Sequence[Op], names: set[str], size: int) -> None:
+        self.requests.append(request)
+        self.ops += ops
+        self.names |= names
+        self.size += size
+
+
+class Committer:
+    """Appends records for the threads of one process, several callers to a record."""
+
+    def __init__(self, journal: Journal, follower: Follower, sealing: Sealing, world: World) -> None:
+        self._journal = journal
+        self._follower = follower
+        self._sealing = sealing
+        self._world = world
+        self._writer_id = world.entropy(ID_BYTES)
+        self._waiting: deque[_Request] = deque()
+        self._lead = threading.Lock()
+
+    def commit(self, decide: Decide, contents: Mapping[bytes, Contents] | None = None) -> int:
+        """Make what ``decide`` returns durable; the sequence number of its record, 0 if it returned nothing.
+
+        ``contents`` are those of the packs that it publishes, so that they need not be read back. Raises what
+        ``decide`` raises, StoreError, ReadOnlyError, InvalidInputError (kind TOO_LARGE).
+        """
+        request = _Request(decide, contents or {})
+        self._waiting.append(request)
+        while not request.done:
+            # Whoever gets here first writes for all who wait meanwhile; they find theirs done.
+            with self._lead:
+                if not request.done:
+                    self._write_one()
+        if request.error is not None:
+            raise request.error
+        return request.version
+
+    def _write_one(self) -> None:
+        draft = _Draft()
+        try:
+            with self._journal.turn():
+                while not self._attempt(draft):
+                    # Another host won the number: decide anew on what it wrote.
+                    self._waiting.extendleft(reversed(draft.requests))
+                    draft = _Draft()
+        except BaseException as error:
+            # None of them may wait for ever; each gets what happened to the record that it was in.
+            unfinished = draft.requests or [self._waiting.popleft()]
+            for request in unfinished:
+                if not request.done:
+                    request.finish(error=error)
+            if not isinstance(error, CasbankError):
+                raise
+
+    def _attempt(self, draft: _Draft) -> bool:
+        state = self._follower.catch_up()
+        with self._follower.read() as snapshot:
+            self._fill(draft, snapshot)
+        if not draft.requests:
+            return True
+        record = Record(
+            state.seq + 1, state.hash, self._world.entropy(16), self._writer_id, self._world.now_ns(), draft.ops
+        )
+        seal = self._sealing.create(Kind.RECORD, sequence_id(record.seq), self._world.entropy(SALT_BYTES))
+        data = encode_record(record, seal)
+        try:
+            self._journal.append(record.seq, data)
+        except SeqTaken:
+            return False
+        contents = {pack: known for request in draft.requests for pack, known in request.contents.items()}
+        self._follower.own(JournalEntry(record.seq, data), record, contents)
+        for request in draft.requests:
+            request.finish(version=record.seq)
+        return True
+
+    def _fill(self, draft: _Draft, snapshot: Snapshot) -> None:
+        deferred = []
+        while self._waiting and draft.size < limits.GROUP_COMMIT_BYTES_MAX:
+            request = self._waiting.popleft()
+            try:
+                ops = _packs_first(request.decide(snapshot))
+                size = _checked_size(ops)
+            except BaseException as error:  # handed to the thread that asked
+                request.finish(error=error)
+                continue
+            names = {op.name for op in ops if isinstance(op, Put | Delete)}
+            if not ops:
+                request.finish()
+            elif draft.has_room(names, size):
+                draft.take(request, ops, names, size)
+            else:
+                deferred.append(request)
+        self._waiting.extendleft(reversed(deferred))
+
+
+def _packs_first(ops: Sequence[Op]) -> list[Op]:
+    return sorted(ops, key=lambda op: not isinstance(op, Packs))
+
+
+def _checked_size(ops: Sequence[Op]) -> int:
+    size = sum(op_bytes(op) for op in ops)
+    if size > RECORD_OPS_BYTES_MAX or len(ops) > limits.RECORD_OPS_MAX // 2:
+        raise InvalidInputError(
+            f"{len(ops)} changes of {size} bytes do not fit into one record; commit in smaller batches",
+            kind=ErrorKind.TOO_LARGE,
+        )
+    return size

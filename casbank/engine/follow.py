@@ -1,0 +1,220 @@
+"""Keep the index at the journal's head, whoever wrote the records.
+
+Rule 1: the journal is right and the index is a view; an index that does not stand on this journal is rebuilt.
+Rule 2: an index that knows of a record that the journal has lost is not rebuilt silently: somebody was told that this
+record is durable.
+Rule 3: a rebuilt index is made beside the old one and takes its place by a rename.
+"""
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from casbank import limits
+from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
+from casbank.engine.packs import PackReader
+from casbank.errors import CorruptionError, ErrorKind, StoreError
+from casbank.format.header import Kind, sequence_id
+from casbank.format.record import Checkpointed, Record, decode_record, record_hash
+from casbank.format.seal import Sealing
+from casbank.index.apply import EMPTY, Applied, Contents, ContentsOf, apply_records
+from casbank.index.tables import State
+from casbank.index.transaction import Edit, Snapshot
+from casbank.index.view import View, remove_folder
+from casbank.journal.base import Journal, JournalEntry, Superseded
+from casbank.model import PackInfo
+from casbank.storage.files import make_folder, translate
+from casbank.world import World
+
+_log = logging.getLogger(__name__)
+# Records applied in one index transaction while replaying: enough to amortise it, few enough to bound memory.
+_REPLAY_RECORDS = 256
+_REPLAY_BYTES = 8 * limits.MIB
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPlace:
+    """Where the index lies, and how large its map begins."""
+
+    folder: Path
+    map_bytes: int = limits.INDEX_MAP_BYTES_DEFAULT
+
+
+class Follower:
+    """The index of one open bank, kept up to date."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        sealing: Sealing,
+        packs: PackReader,
+        checkpoints: CheckpointFiles,
+        index: IndexPlace,
+        world: World,
+    ) -> None:
+        self._journal = journal
+        self._checkpoints = checkpoints
+        self._sealing = sealing
+        self._packs = packs
+        self._place = index
+        self._world = world
+        self._mutex = threading.RLock()
+        self._seen = EMPTY
+        self._view = View(index.folder, index.map_bytes)
+        self._view.clear_stale_readers()
+
+    @contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A snapshot of the index as it is; call :meth:`catch_up` first where what others wrote matters."""
+        with self._view.read() as snapshot:
+            yield snapshot
+
+    @property
+    def seen(self) -> State:
+        """Where the index stood when this process last looked."""
+        return self._seen
+
+    @property
+    def index_bytes(self) -> int:
+        return self._view.used_bytes()
+
+    def catch_up(self) -> State:
+        """Apply every durable record that is not in the index yet; cheap when there is none."""
+        head = self._journal.head()
+        seen = self._seen
+        if (head.seq, head.hash) == (seen.seq, seen.hash):
+            return seen
+        with self._mutex:
+            try:
+                self._seen = self._replay(self._view)
+            except (Superseded, _ForeignIndex):
+                self.rebuild()
+            return self._seen
+
+    def own(self, entry: JournalEntry, record: Record, contents: dict[bytes, Contents]) -> None:
+        """Apply a record that this process has just made durable, from memory.
+
+        A failure (a full disk under the index) leaves the index behind and is told at the next call that needs it:
+        the record is durable whatever becomes of the view.
+        """
+        applied = Applied(record, record_hash(entry.record), len(entry.record))
+
+        def contents_of(info: PackInfo) -> Contents:
+            return contents.get(info.id) or self._packs.contents(info)
+
+        with self._mutex:
+            try:
+                self._seen = _apply(self._view, [applied], contents_of)
+            except (StoreError, CorruptionError) as error:
+                _log.warning("the index is behind the journal: %s", error)
+
+    def rebuild(self) -> None:
+        """Make the index anew from the store, beside the old one, and put it in its place."""
+        with self._mutex:
+            fresh = self._place.folder.with_name(f"{self._place.folder.name}.new-{self._world.entropy(8).hex()}")
+            view = View(fresh, self._place.map_bytes)
+            try:
+                if self._journal.first() > 1:
+                    self._load_newest_checkpoint(view)
+                self._seen = self._replay(view)
+                self._swap(view)
+            except BaseException:
+                view.abandon()
+                remove_folder(fresh)
+                raise
+
+    def close(self) -> None:
+        self._view.close()
+
+    def _swap(self, view: View) -> None:
+        folder = self._place.folder
+        discarded = folder.with_name(f"{folder.name}.old-{self._world.entropy(8).hex()}")
+        try:
+            make_folder(folder)
+            folder.rename(discarded)
+            view.folder.rename(folder)
+        except OSError as error:
+            raise translate(error, "cannot replace the index", path=folder) from error
+        view.folder = folder
+        old, self._view = self._view, view
+        old.abandon()
+        remove_folder(discarded)
+
+    def _load_newest_checkpoint(self, view: View) -> None:
+        official = [
+            op
+            for entry in self._journal.read(self._journal.first() - 1)
+            for op in self.decode(entry).ops
+            if isinstance(op, Checkpointed)
+        ]
+        failure: CorruptionError | None = None
+        for checkpoint in reversed(official[-2:]):
+            try:
+                load_checkpoint(self._checkpoints, checkpoint, view, self._packs.contents)
+            except CorruptionError as error:
+                _log.warning("checkpoint %s is damaged, trying the one before: %s", checkpoint.name, error)
+                failure = error
+            else:
+                return
+        raise failure or CorruptionError("the journal begins without a checkpoint", kind=ErrorKind.CHECKPOINT)
+
+    def _replay(self, view: View) -> State:
+        with view.read() as snapshot:
+            state = snapshot.state() or EMPTY
+        for batch in _batches(self._journal.read(state.seq)):
+            applied = [Applied(self.decode(entry), record_hash(entry.record), len(entry.record)) for entry in batch]
+            if applied[0].record.previous != state.hash:
+                raise _ForeignIndex
+            state = _apply(view, applied, self._packs.contents)
+        self._check_head(state)
+        return state
+
+    def _check_head(self, state: State) -> None:
+        head = self._journal.head()
+        if state.seq == head.seq and state.hash != head.hash:
+            raise _ForeignIndex
+        if state.seq > head.seq:
+            raise CorruptionError(
+                f"the journal ends at record {head.seq}, but record {state.seq} was acknowledged: it was cut or "
+                "replaced by an older one. If that was intended, run 'casbank index drop'",
+                kind=ErrorKind.JOURNAL,
+            )
+
+    def decode(self, entry: JournalEntry) -> Record:
+        """The record in a journal entry, its tag and its place checked."""
+        seal = self._sealing.open(entry.record, Kind.RECORD, sequence_id(entry.seq))
+        record = decode_record(entry.record, seal)
+        if record.seq != entry.seq:
+            raise CorruptionError("a record stands in another's place", kind=ErrorKind.JOURNAL, record=entry.seq)
+        return record
+
+
+class _ForeignIndex(Exception):  # noqa: N818 - an answer, not a failure; it never leaves this module
+    """The index stands on another journal than this one: it is of no use."""
+
+
+def _apply(view: View, records: list[Applied], contents_of: ContentsOf) -> State:
+    reached = EMPTY
+
+    def change(edit: Edit) -> None:
+        nonlocal reached
+        reached = apply_records(edit, records, contents_of)
+
+    view.update(change)
+    return reached
+
+
+def _batches(entries: Iterator[JournalEntry]) -> Iterator[list[JournalEntry]]:
+    while batch := list(islice(entries, 1)):
+        size = len(batch[0].record)
+        for entry in islice(entries, _REPLAY_RECORDS):
+            batch.append(entry)
+            size += len(entry.record)
+            if size > _REPLAY_BYTES:
+                break
+        yield batch

@@ -1,0 +1,100 @@
+"""Building packs: entries in, one immutable file out.
+
+Rule 1: a pack is built in memory and stored whole; a reader never sees half of one.
+Rule 2: a pack that failed is never continued or stored again: what was in it goes into a new one, of a
+new id and salt.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from casbank import limits
+from casbank.format.compression import compress
+from casbank.format.header import HEADER_BYTES, ID_BYTES, SALT_BYTES, Kind
+from casbank.format.pack import TRAILER_BYTES, Toc, Trailer, encode_toc, encode_trailer, seal_entry, toc_bytes
+from casbank.format.seal import TAG_BYTES, Sealing
+from casbank.index.apply import Contents
+from casbank.model import Buffer, ChunkRow, EntryRow, EntryType, PackInfo
+from casbank.world import World
+
+
+class Group(NamedTuple):
+    """Plain chunks compressed together, not sealed yet: codec, payload, plain length, and each chunk's id and length
+    in order."""
+
+    type: EntryType
+    codec: int
+    payload: Buffer
+    raw: int
+    chunks: list[tuple[bytes, int]]
+
+
+class FinishedPack(NamedTuple):
+    """A whole pack: what the journal will say of it, what the index needs, and its bytes in parts."""
+
+    info: PackInfo
+    contents: Contents
+    parts: Sequence[Buffer]
+
+
+def make_group(kind: EntryType, plain: Buffer, chunks: list[tuple[bytes, int]], level: int | None) -> Group:
+    """Compress chunks that lie one behind the other in ``plain``."""
+    codec, payload = compress(plain, level)
+    return Group(kind, codec, payload, len(plain), chunks)
+
+
+class PackBuilder:
+    """One pack in the making."""
+
+    def __init__(self, kind: Kind, sealing: Sealing, world: World) -> None:
+        self._id = world.entropy(ID_BYTES)
+        self._seal = sealing.create(kind, self._id, world.entropy(SALT_BYTES))
+        self._kind = kind
+        self._parts: list[Buffer] = [self._seal.header_bytes]
+        self._entries: list[EntryRow] = []
+        self._chunks: list[ChunkRow] = []
+        self._end = HEADER_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        return not self._entries
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it is time for a new one."""
+        return (
+            self._end >= limits.PACK_BYTES_TARGET
+            or len(self._chunks) >= limits.PACK_CHUNKS_TARGET
+            or len(self._entries) >= limits.PACK_ENTRIES_MAX
+        )
+
+    def add(self, group: Group) -> None:
+        """Seal a group as the next entry."""
+        number = len(self._entries)
+        row = EntryRow(group.type, group.codec, len(group.payload) + TAG_BYTES, group.raw, len(group.chunks))
+        self._parts += seal_entry(self._seal, number, row, group.payload)
+        self._entries.append(row)
+        self._end += row.stored
+        start = 0
+        for chunk_id, raw in group.chunks:
+            self._chunks.append(ChunkRow(chunk_id, number, start, raw))
+            start += raw
+
+    def finish(self) -> FinishedPack:
+        """Close the pack; the builder is of no further use."""
+        toc = Toc(self._entries, self._chunks)
+        parts = [*self._parts, *encode_toc(self._seal, toc)]
+        hasher = blake3()
+        for part in parts:
+            hasher.update(part)
+        whole = hasher.digest()
+        length = toc_bytes(len(toc.entries), len(toc.chunks))
+        parts.append(
+            encode_trailer(self._seal, Trailer(self._end, length, len(toc.entries), 0, self._id, whole))
+        )
+        total = self._end + 2 * length + TRAILER_BYTES
+        raw = sum(row.raw for row in toc.entries)
+        info = PackInfo(self._id, self._kind, total, whole, len(toc.entries), raw)
+        return FinishedPack(info, Contents(self._seal.header_bytes, toc), parts)

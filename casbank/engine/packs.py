@@ -1,0 +1,74 @@
+"""Reading published packs: their tables, and ranges of their entries.
+
+A pack is found by its id alone; what it must be (length, hash) is the journal's word, not the pack's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from casbank.errors import CorruptionError, ErrorKind, NotFoundError
+from casbank.format.header import HEADER_BYTES, Kind
+from casbank.format.pack import TRAILER_BYTES, decode_toc, decode_trailer, open_entry, pack_name
+from casbank.format.seal import Sealing
+from casbank.index.apply import Contents
+from casbank.index.tables import PackRow
+from casbank.model import Buffer, EntryRow, PackInfo
+from casbank.storage.base import Store
+
+# Trailer and both tables of most packs: one read. 64 KiB average chunks make tables of some 60 KiB.
+_TAIL_BYTES = 128 * 2**10
+
+
+class WantedEntry(NamedTuple):
+    """One entry to fetch: its number, its offset in the pack, its row."""
+
+    number: int
+    offset: int
+    row: EntryRow
+
+
+@dataclass(frozen=True, slots=True)
+class PackReader:
+    """Opens what is in packs; no state of its own, for any thread."""
+
+    store: Store
+    sealing: Sealing
+
+    def contents(self, info: PackInfo) -> Contents:
+        """Header and table of contents of a published pack. CorruptionError if it is missing or damaged."""
+        name = pack_name(info.id)
+        try:
+            header = self.store.get(name, 0, HEADER_BYTES)
+            tail = self.store.get(name, max(0, info.length - _TAIL_BYTES), _TAIL_BYTES)
+            seal = self.sealing.open(header, Kind(info.kind), info.id)
+            trailer = decode_trailer(seal, tail[-TRAILER_BYTES:], info.length)
+            start, length = trailer.toc_offset, 2 * trailer.toc_length
+            skipped = start - max(0, info.length - _TAIL_BYTES)
+            copies = tail[skipped : skipped + length] if skipped >= 0 else self.store.get(name, start, length)
+            return Contents(header, decode_toc(seal, trailer, copies))
+        except NotFoundError as error:
+            raise CorruptionError("a live pack is missing", kind=ErrorKind.PACK_MISSING, pack=info.id) from error
+        except CorruptionError as error:
+            raise CorruptionError(error.message, kind=error.kind, pack=info.id) from error
+
+    def entries(self, pack: PackRow, wanted: Sequence[WantedEntry]) -> list[Buffer]:
+        """Plain bytes of entries that lie close together, in ascending order: one ranged read.
+
+        Their tags are checked; chunk ids are the caller's to compare. Raises NotFoundError if the pack is not there,
+        CorruptionError if an entry is damaged.
+        """
+        start = wanted[0].offset
+        end = wanted[-1].offset + wanted[-1].row.stored
+        data = memoryview(self.store.get(pack_name(pack.info.id), start, end - start))
+        seal = self.sealing.open(pack.header, Kind(pack.info.kind), pack.info.id)
+        opened = []
+        for entry in wanted:
+            at = entry.offset - start
+            try:
+                opened.append(open_entry(seal, entry.number, entry.row, data[at : at + entry.row.stored]))
+            except CorruptionError as error:
+                raise CorruptionError(
+                    error.message, kind=error.kind, pack=pack.info.id, entry=entry.number, offset=entry.offset
+                ) from error
+        return opened

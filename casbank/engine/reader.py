@@ -1,0 +1,287 @@
+"""From an object's descriptor to its bytes.
+
+Rule 1: every chunk's and node's id is compared on every read: a tag proves what was sealed, not that it is what its
+name says.
+Rule 2: a chunk that is missing may mean a stale view: replay and look again before saying so. What is lost or damaged
+is named: object, chunk, pack and offset.
+Rule 3: memory is bounded: a few ranges are fetched ahead, each of some mebibytes.
+"""
+
+import threading
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import NamedTuple
+
+from casbank import limits
+from casbank.engine.packs import PackReader, WantedEntry
+from casbank.engine.resources import WORKERS, Resources
+from casbank.errors import CorruptionError, ErrorKind, NotFoundError
+from casbank.format.descriptor import Descriptor
+from casbank.format.manifest import LeafRow, decode_inner, decode_leaf
+from casbank.format.seal import IdOf
+from casbank.index.tables import PackRow
+from casbank.index.transaction import Snapshot
+from casbank.model import Buffer, EntryType, Location
+
+_AHEAD = WORKERS + 1
+# Chunks that are looked up in one index transaction.
+_PLAN_CHUNKS = 512
+_PACK_ROWS = 4096
+
+
+class _Wanted(NamedTuple):
+    """One chunk to fetch, and where it is."""
+
+    id: bytes
+    place: Location
+    pack: PackRow
+
+
+@dataclass(slots=True)
+class _Range:
+    """Neighbouring entries of one pack, fetched with one read; the chunks wanted of them, in the object's order."""
+
+    pack: PackRow
+    entries: list[WantedEntry] = field(default_factory=list)
+    wanted: list[_Wanted] = field(default_factory=list)
+    raw: int = 0
+
+    def takes(self, chunk: _Wanted) -> bool:
+        """Whether this chunk can be had with the same read."""
+        place, last = chunk.place, self.entries[-1]
+        if chunk.pack.info.id != self.pack.info.id:
+            return False
+        if place.entry == last.number:
+            return True
+        end = last.offset + last.row.stored
+        gap = place.offset - end
+        span = place.offset + place.row.stored - self.entries[0].offset
+        near = 0 <= gap <= limits.COALESCE_GAP_BYTES
+        return near and max(span, self.raw + place.row.raw) <= limits.COALESCE_BYTES_MAX
+
+    def add(self, chunk: _Wanted) -> None:
+        place = chunk.place
+        if not self.entries or self.entries[-1].number != place.entry:
+            self.entries.append(WantedEntry(place.entry, place.offset, place.row))
+            self.raw += place.row.raw
+        self.wanted.append(chunk)
+
+
+class EntryCache:
+    """Plain bytes of what was opened lately, at most ``limits.ENTRY_CACHE_BYTES``: neighbours share entries."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[tuple[bytes, int], Buffer] = OrderedDict()
+        self._bytes = 0
+        self._mutex = threading.Lock()
+
+    def get(self, key: tuple[bytes, int]) -> Buffer | None:
+        with self._mutex:
+            found = self._entries.get(key)
+            if found is not None:
+                self._entries.move_to_end(key)
+            return found
+
+    def put(self, key: tuple[bytes, int], plain: Buffer) -> None:
+        with self._mutex:
+            if key in self._entries:
+                return
+            self._entries[key] = plain
+            self._bytes += len(plain)
+            while self._bytes > limits.ENTRY_CACHE_BYTES:
+                _, dropped = self._entries.popitem(last=False)
+                self._bytes -= len(dropped)
+
+
+class ObjectReader:
+    """Reads objects of one bank; for any thread."""
+
+    def __init__(self, resources: Resources) -> None:
+        self._resources = resources
+        self._packs: PackReader = resources.packs
+        self._cache = EntryCache()
+        self._pack_rows: dict[int, PackRow] = {}
+
+    def pieces(self, name: str, item: Descriptor, start: int, end: int, *, eager: bool = True) -> Iterator[memoryview]:
+        """The bytes from ``start`` to ``end`` (within the object), in order, fetched ahead.
+
+        Not ``eager``: the first ranges are small and fetched one by one, for a caller that may stop soon.
+        """
+        if start >= end:
+            return
+        if item.inline is not None:
+            yield memoryview(item.inline)[start:end]
+            return
+        try:
+            yield from self._stored_pieces(item, start, end, eager=eager)
+        except CorruptionError as error:
+            raise CorruptionError(error.message, kind=error.kind, object=name, **error.context) from error
+
+    def _stored_pieces(self, item: Descriptor, start: int, end: int, *, eager: bool) -> Iterator[memoryview]:
+        first, rows = self._chunks_from(item, start)
+        at = first
+        for piece in self._fetch(_until(rows, end - first), eager=eager):
+            yield piece[max(0, start - at) : end - at]
+            at += len(piece)
+        if at < end:
+            raise CorruptionError("the manifest ends before the object does", kind=ErrorKind.MANIFEST, offset=at)
+
+    # --- the manifest ------------------------------------------------------------------------------------------
+
+    def _chunks_from(self, item: Descriptor, start: int) -> tuple[int, Iterator[LeafRow]]:
+        """Offset of the chunk that holds byte ``start``, and the chunks from there on."""
+        if item.depth == 0:
+            return 0, iter([LeafRow(item.root, item.size)])
+        return self._descend(item.root, item.depth, 0, start)
+
+    def _descend(self, node_id: bytes, depth: int, base: int, start: int) -> tuple[int, Iterator[LeafRow]]:
+        node = self._node(node_id, depth)
+        if depth == 1:
+            leaf_rows = decode_leaf(node)
+            for number, row in enumerate(leaf_rows):
+                if base + row.raw > start:
+                    return base, iter(leaf_rows[number:])
+                base += row.raw
+            return base, iter(())
+        rows = decode_inner(node)
+        for number, inner in enumerate(rows):
+            if base + inner.bytes_below > start:
+                first, chunks = self._descend(inner.id, depth - 1, base, start)
+                return first, self._then(chunks, [row.id for row in rows[number + 1 :]], depth - 1)
+            base += inner.bytes_below
+        return base, iter(())
+
+    def _then(self, chunks: Iterator[LeafRow], nodes: list[bytes], depth: int) -> Iterator[LeafRow]:
+        yield from chunks
+        for node_id in nodes:
+            yield from self._descend(node_id, depth, 0, 0)[1]
+
+    def _node(self, node_id: bytes, depth: int) -> bytes:
+        kind = EntryType.LEAVES if depth == 1 else EntryType.INNER_NODES
+        wanted = self._locate([node_id])[0]
+        if wanted.place.row.type != kind:
+            raise CorruptionError("a manifest names what is no node of that depth", kind=ErrorKind.MANIFEST)
+        found = _Range(wanted.pack)
+        found.add(wanted)
+        return bytes(self._open(found, self._resources.ids.node)[0])
+
+    # --- chunks ------------------------------------------------------------------------------------------------
+
+    def _fetch(self, rows: Iterator[LeafRow], *, eager: bool) -> Iterator[memoryview]:
+        """The chunks' bytes in order, a few ranges ahead."""
+        under_way: deque[Future[list[memoryview]]] = deque()
+        ahead = _AHEAD if eager else 1
+        try:
+            for found in self._ranges(rows, _PLAN_CHUNKS if eager else 1):
+                under_way.append(self._resources.workers.submit(self._open, found, self._resources.ids.chunk))
+                if len(under_way) >= ahead:
+                    yield from under_way.popleft().result()
+                    ahead = min(_AHEAD, ahead + 1)
+            while under_way:
+                yield from under_way.popleft().result()
+        finally:
+            for future in under_way:
+                future.cancel()
+
+    def _ranges(self, rows: Iterator[LeafRow], window: int) -> Iterator[_Range]:
+        while batch := list(islice(rows, window)):
+            window = min(_PLAN_CHUNKS, window * 4)
+            current: _Range | None = None
+            for chunk, row in zip(self._locate([row.id for row in batch]), batch, strict=True):
+                if chunk.place.raw != row.raw or chunk.place.row.type != EntryType.CHUNKS:
+                    raise CorruptionError(
+                        "a chunk is not what its manifest says", kind=ErrorKind.MANIFEST, chunk=row.id
+                    )
+                if current is None or not current.takes(chunk):
+                    if current is not None:
+                        yield current
+                    current = _Range(chunk.pack)
+                current.add(chunk)
+            if current is not None:
+                yield current
+
+    def _locate(self, ids: list[bytes]) -> list[_Wanted]:
+        found = self._look_up(ids)
+        if len(found) < len(set(ids)):
+            # Rule 2.
+            self._resources.follower.catch_up()
+            found = self._look_up(ids)
+        for chunk_id in ids:
+            if chunk_id not in found:
+                raise CorruptionError("a chunk is in no live pack", kind=ErrorKind.CHUNK_ID, chunk=chunk_id)
+        return [found[chunk_id] for chunk_id in ids]
+
+    def _look_up(self, ids: list[bytes]) -> dict[bytes, _Wanted]:
+        found = {}
+        with self._resources.follower.read() as snapshot:
+            for chunk_id in ids:
+                place = snapshot.chunk(chunk_id)
+                if place is not None:
+                    found[chunk_id] = _Wanted(chunk_id, place, self._pack(snapshot, place.pack_number))
+        return found
+
+    def _pack(self, snapshot: Snapshot, number: int) -> PackRow:
+        row = self._pack_rows.get(number)
+        if row is None:
+            row = snapshot.pack(number)
+            if row is None:
+                raise CorruptionError(
+                    "the index names a pack that it does not know; run 'casbank index rebuild'",
+                    kind=ErrorKind.INDEX_VALUE,
+                )
+            if len(self._pack_rows) >= _PACK_ROWS:
+                self._pack_rows.clear()
+            self._pack_rows[number] = row
+        return row
+
+    def _open(self, found: _Range, id_of: IdOf) -> list[memoryview]:
+        """The chunks of a range, each checked against its id."""
+        plain = self._plain(found)
+        pieces = []
+        for chunk in found.wanted:
+            start = chunk.place.start
+            piece = memoryview(plain[chunk.place.entry])[start : start + chunk.place.raw]
+            if id_of(piece) != chunk.id:
+                raise CorruptionError(
+                    "a chunk's bytes do not match its id",
+                    kind=ErrorKind.CHUNK_ID,
+                    chunk=chunk.id,
+                    pack=found.pack.info.id,
+                    offset=chunk.place.offset,
+                )
+            pieces.append(piece)
+        return pieces
+
+    def _plain(self, found: _Range) -> dict[int, Buffer]:
+        pack_id = found.pack.info.id
+        plain = {entry.number: self._cache.get((pack_id, entry.number)) for entry in found.entries}
+        cached = {number: data for number, data in plain.items() if data is not None}
+        if len(cached) == len(found.entries):
+            return cached
+        try:
+            opened = self._packs.entries(found.pack, found.entries)
+        except NotFoundError as error:
+            raise CorruptionError(
+                "a live pack is missing",
+                kind=ErrorKind.PACK_MISSING,
+                pack=pack_id,
+                offset=found.entries[0].offset,
+                chunk=found.wanted[0].id,
+            ) from error
+        fresh = {entry.number: data for entry, data in zip(found.entries, opened, strict=True)}
+        for number, data in fresh.items():
+            self._cache.put((pack_id, number), data)
+        return fresh
+
+
+def _until(rows: Iterator[LeafRow], size: int) -> Iterator[LeafRow]:
+    """As many chunks as hold ``size`` bytes."""
+    while size > 0:
+        row = next(rows, None)
+        if row is None:
+            return
+        yield row
+        size -= row.raw

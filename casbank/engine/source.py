@@ -1,0 +1,148 @@
+"""Where the bytes of a put come from: bytes, a path, a binary file, an iterable; read into the caller's buffer.
+
+Rule 1: bytes are copied into a buffer of ours before they are hashed: a caller may change its own meanwhile.
+Rule 2: what a caller's file or iterator raises passes through unchanged.
+"""
+
+import os
+from collections.abc import Iterable, Iterator
+from io import RawIOBase, TextIOBase
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeAlias, cast
+
+from casbank.errors import ConflictError, ErrorKind, InvalidInputError, StoreError
+from casbank.model import Buffer
+
+Source: TypeAlias = Buffer | os.PathLike[str] | IO[bytes] | RawIOBase | Iterable[bytes]
+"""What ``Bank.put`` takes."""
+
+
+class Reader(Protocol):
+    """Bytes, taken from front to back."""
+
+    def readinto(self, target: memoryview) -> int:
+        """Fill some or all of ``target`` (at least one byte long); 0 at the end."""
+
+    def close(self) -> None:
+        """Let go of what the reader itself opened; ConflictError if the source changed while it was read."""
+
+
+def open_source(source: Source) -> Reader:
+    """A reader for anything that ``put`` takes. InvalidInputError for what it does not, StoreError for a path that
+    cannot be read."""
+    if isinstance(source, str):
+        raise InvalidInputError("content is bytes: wrap a path in pathlib.Path, encode a text")
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _BytesReader(source)
+    if isinstance(source, os.PathLike):
+        return _PathReader(Path(source))
+    if isinstance(source, TextIOBase):
+        raise InvalidInputError("content is bytes: open the file in binary mode")
+    if hasattr(source, "readinto") or hasattr(source, "read"):
+        return _FileReader(source)
+    try:
+        return _BytesReader(memoryview(cast(Any, source)))
+    except TypeError:
+        pass
+    if isinstance(source, Iterable):
+        return _IterableReader(iter(source))
+    raise InvalidInputError(f"cannot store a {type(source).__name__}: pass bytes, a Path, a binary file or an iterable")
+
+
+def flat(data: Buffer) -> memoryview:
+    """One-dimensional view of a buffer's bytes. InvalidInputError unless it is contiguous."""
+    try:
+        return memoryview(data).cast("B")
+    except TypeError as error:
+        raise InvalidInputError(f"cannot store this buffer: {error}") from error
+
+
+class _BytesReader:
+    def __init__(self, data: Buffer) -> None:
+        self._rest = flat(data)
+
+    def readinto(self, target: memoryview) -> int:
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        self._rest.release()
+
+
+class _PathReader:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        try:
+            self._file = path.open("rb", buffering=0)
+            self._before = self._identity()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+
+    def readinto(self, target: memoryview) -> int:
+        try:
+            return self._file.readinto(target) or 0
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+
+    def close(self) -> None:
+        changed = not self._file.closed and self._identity() != self._before
+        self._file.close()
+        if changed:
+            raise ConflictError(
+                "the file changed while it was read", kind=ErrorKind.SOURCE_CHANGED, path=self._path
+            )
+
+    def _identity(self) -> tuple[int, int]:
+        status = os.fstat(self._file.fileno())
+        return status.st_size, status.st_mtime_ns
+
+
+class _FileReader:
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._readinto = getattr(file, "readinto", None)
+
+    def readinto(self, target: memoryview) -> int:
+        if self._readinto is not None:
+            count = self._readinto(target)
+            if count is None:
+                raise InvalidInputError("cannot store from a file in non-blocking mode")
+            return int(count)
+        data = self._file.read(len(target))
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise InvalidInputError(f"content is bytes: the file gave {type(data).__name__}")
+        target[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        """The file is the caller's."""
+
+
+class _IterableReader:
+    def __init__(self, parts: Iterator[Any]) -> None:
+        self._parts = parts
+        self._rest = memoryview(b"")
+
+    def readinto(self, target: memoryview) -> int:
+        while not self._rest:
+            part = next(self._parts, None)
+            if part is None:
+                return 0
+            if not isinstance(part, bytes | bytearray | memoryview):
+                raise InvalidInputError(f"content is bytes: the iterable gave {type(part).__name__}")
+            self._rest = flat(part)
+        count = min(len(target), len(self._rest))
+        target[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+    def close(self) -> None:
+        """The iterable is the caller's."""
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    failed = StoreError(f"cannot read {path}: {error.strerror or error}")
+    failed.errno = error.errno
+    return failed

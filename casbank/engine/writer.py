@@ -1,0 +1,330 @@
+"""From sources to sealed packs and finished manifests; what a put does before it commits.
+
+    source -> buffer -> cut -> [worker: ids, known?, compress] -> seal into the open pack -> [uploader: store]
+                                                               -> manifest
+
+Rule 1: everything visible happens in the commit that follows: a session that fails leaves unreferenced packs at most.
+Rule 2: memory is bounded whatever the sizes: a fixed number of buffers and packs are under way, and a long session
+publishes what it has sealed, so that the index remembers it and the session need not.
+Rule 3: results are taken in the order of the input, so an object's chunks, and the packs, are in its order.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from casbank import limits
+from casbank.engine.packing import FinishedPack, Group, PackBuilder, make_group
+from casbank.engine.resources import UPLOADERS, WORKERS, Resources
+from casbank.engine.source import Reader
+from casbank.format.descriptor import Descriptor
+from casbank.format.header import Kind
+from casbank.format.manifest import ManifestBuilder, Tree
+from casbank.format.pack import pack_name
+from casbank.format.record import Packs
+from casbank.index.apply import Contents
+from casbank.model import EntryType, PackInfo
+
+# Batches under way: one a worker, one ready for each, one being filled by the caller.
+_BATCHES_MAX = WORKERS + 2
+
+
+@dataclass(slots=True)
+class PendingObject:
+    """An object whose bytes have been read, but perhaps not hashed yet. ``tree`` comes with the last chunk."""
+
+    metadata: Mapping[str, str | bytes]
+    digest: bytes | None = None
+    inline: bytes | None = None
+    size: int = 0
+    tree: Tree | None = None
+    builder: ManifestBuilder | None = None
+    failed: bool = False
+
+    def descriptor(self, inline_id: bytes, created_ns: int) -> Descriptor:
+        """The object as the journal will keep it; ``inline_id`` is used if nothing else is stored of it."""
+        root, depth = (inline_id, 0) if self.tree is None else (self.tree.root, self.tree.depth)
+        return Descriptor(self.size, root, self.digest, depth, 0, created_ns, self.metadata, self.inline)
+
+
+class _Piece(NamedTuple):
+    """One chunk in a batch's buffer; ``last`` if the object ends with it."""
+
+    item: PendingObject
+    start: int
+    length: int
+    last: bool
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A buffer with chunks in it. Bytes from ``cut`` to ``fill`` belong to the object that is being read."""
+
+    buffer: bytearray
+    view: memoryview
+    fill: int = 0
+    cut: int = 0
+    pieces: list[_Piece] = field(default_factory=list)
+
+
+class _Sealable(NamedTuple):
+    """What a worker made of a batch: the ids of its chunks, and the new ones in groups."""
+
+    ids: list[bytes]
+    groups: list[Group]
+
+
+class Session:
+    """Takes in objects, for one commit. For one thread; any number of sessions may run side by side."""
+
+    def __init__(self, resources: Resources, inline_max: int) -> None:
+        self._resources = resources
+        self._inline_max = inline_max
+        self._batch: _Batch | None = None
+        self._under_way: deque[tuple[_Batch, Future[_Sealable]]] = deque()
+        # Chunks that this session has sealed or is about to: to whom each was given.
+        self._fresh: dict[bytes, object] = {}
+        self._data = self._new_pack(Kind.DATA_PACK)
+        self._meta = self._new_pack(Kind.META_PACK)
+        self._nodes: list[tuple[EntryType, bytes, bytes]] = []
+        self._nodes_bytes = 0
+        self._uploads: deque[Future[None]] = deque()
+        self._unpublished: list[PackInfo] = []
+        self.contents: dict[bytes, Contents] = {}
+
+    def add(self, reader: Reader, metadata: Mapping[str, str | bytes], *, digest: bool) -> PendingObject:
+        """Read an object to its end. If the reader raises, the object is dropped and the session goes on."""
+        item = PendingObject(metadata)
+        hasher = blake3() if digest else None
+        try:
+            self._read(item, reader, hasher)
+        except BaseException:
+            item.failed = True
+            if self._batch is not None:
+                self._batch.fill = self._batch.cut
+            raise
+        if hasher is not None:
+            item.digest = hasher.digest()
+        return item
+
+    def finish(self) -> list[Packs]:
+        """Wait until everything is sealed and durable; the packs that the commit must publish."""
+        self._drain()
+        self._close_packs()
+        infos, self._unpublished = self._unpublished, []
+        return [Packs(tuple(infos))] if infos else []
+
+    def abandon(self) -> None:
+        """Let go of everything; what was stored is not referenced."""
+        for _, future in self._under_way:
+            future.cancel()
+        self._under_way.clear()
+        self._batch = None
+
+    def _read(self, item: PendingObject, reader: Reader, hasher: "blake3 | None") -> None:
+        while True:
+            batch = self._open_batch()
+            count = reader.readinto(batch.view[batch.fill :])
+            if count == 0:
+                break
+            if hasher is not None:
+                hasher.update(batch.view[batch.fill : batch.fill + count])
+            batch.fill += count
+            item.size += count
+            if batch.fill == len(batch.buffer):
+                self._cut(batch, item, final=False)
+                self._next_batch(batch)
+        reader.close()
+        if item.size <= self._inline_max:
+            item.inline = bytes(batch.view[batch.cut : batch.fill])
+            batch.fill = batch.cut
+        else:
+            self._cut(batch, item, final=True)
+
+    def _cut(self, batch: _Batch, item: PendingObject, *, final: bool) -> None:
+        lengths = self._resources.chunker.cut(batch.view[batch.cut : batch.fill], final=final)
+        at = batch.cut
+        for length in lengths:
+            batch.pieces.append(_Piece(item, at, length, False))
+            at += length
+        batch.cut = at
+        if final:
+            # A source that ended exactly where a buffer did has no bytes left: its last chunk went before.
+            last = batch.pieces.pop() if lengths else _Piece(item, at, 0, True)
+            batch.pieces.append(last._replace(last=True))
+
+    def _open_batch(self) -> _Batch:
+        if self._batch is None:
+            buffer = self._resources.buffers.take()
+            self._batch = _Batch(buffer, memoryview(buffer))
+        return self._batch
+
+    def _next_batch(self, full: _Batch) -> None:
+        """Send a batch on its way; what is not cut yet moves to the next one."""
+        self._batch = None
+        fresh = self._open_batch()
+        rest = full.view[full.cut : full.fill]
+        fresh.view[: len(rest)] = rest
+        fresh.fill = len(rest)
+        self._submit(full)
+
+    def _submit(self, batch: _Batch) -> None:
+        self._start(batch)
+        if len(self._under_way) >= _BATCHES_MAX:
+            self._absorb_oldest()
+        if (
+            len(self._fresh) >= limits.SESSION_CHUNKS_MAX
+            or len(self._unpublished) + len(self._uploads) >= limits.SESSION_PACKS_MAX
+        ):
+            self._publish()
+
+    # --- in a worker -------------------------------------------------------------------------------------------
+
+    def _process(self, batch: _Batch) -> _Sealable:
+        chunk_id = self._resources.ids.chunk
+        view = batch.view
+        ids = [chunk_id(view[piece.start : piece.start + piece.length]) for piece in batch.pieces]
+        with self._resources.follower.read() as snapshot:
+            # setdefault decides between two workers that meet one chunk: it goes to whoever's mark stays.
+            fresh, mark, known = self._fresh, object(), snapshot.has_chunk
+            new = []
+            for number, (piece, name) in enumerate(zip(batch.pieces, ids, strict=True)):
+                if piece.length and name not in fresh and not known(name) and fresh.setdefault(name, mark) is mark:
+                    new.append(number)
+                    mark = object()
+        return _Sealable(ids, self._group(batch, ids, new))
+
+    def _group(self, batch: _Batch, ids: list[bytes], new: list[int]) -> list[Group]:
+        """Compress new neighbours together; a known chunk between two of them does not part them."""
+        groups: list[Group] = []
+        members: list[int] = []
+        size = 0
+        for number in new:
+            length = batch.pieces[number].length
+            if members and (
+                size + length > limits.GROUP_BYTES_TARGET or len(members) == limits.GROUP_CHUNKS_MAX
+            ):
+                groups.append(self._compress(batch, ids, members))
+                members, size = [], 0
+            members.append(number)
+            size += length
+        if members:
+            groups.append(self._compress(batch, ids, members))
+        return groups
+
+    def _compress(self, batch: _Batch, ids: list[bytes], members: list[int]) -> Group:
+        spans = [(batch.pieces[number].start, batch.pieces[number].length) for number in members]
+        chunks = [(ids[number], batch.pieces[number].length) for number in members]
+        first, end = spans[0][0], spans[-1][0] + spans[-1][1]
+        if sum(length for _, length in spans) == end - first:
+            # A copy all the same if it stays as it is: the buffer is used again.
+            plain = batch.view[first:end]
+            group = make_group(EntryType.CHUNKS, plain, chunks, self._resources.compression)
+            return group._replace(payload=bytes(plain)) if group.payload is plain else group
+        joined = b"".join([batch.view[start : start + length] for start, length in spans])
+        return make_group(EntryType.CHUNKS, joined, chunks, self._resources.compression)
+
+    # --- in the session's thread again -------------------------------------------------------------------------
+
+    def _absorb_oldest(self) -> None:
+        batch, future = self._under_way.popleft()
+        sealable = future.result()
+        for group in sealable.groups:
+            self._data.add(group)
+            if self._data.is_full:
+                self._data = self._send(self._data, Kind.DATA_PACK)
+        for piece, chunk_id in zip(batch.pieces, sealable.ids, strict=True):
+            self._grow_manifest(piece, chunk_id)
+        batch.view.release()
+        self._resources.buffers.give(batch.buffer)
+
+    def _grow_manifest(self, piece: _Piece, chunk_id: bytes) -> None:
+        item = piece.item
+        if item.failed:
+            return
+        if piece.last and item.builder is None:
+            item.tree = Tree(chunk_id, 0, piece.length)
+            return
+        if item.builder is None:
+            item.builder = ManifestBuilder(self._store_node)
+        if piece.length:
+            item.builder.add(chunk_id, piece.length)
+        if piece.last:
+            item.tree = item.builder.finish()
+            item.builder = None
+
+    def _store_node(self, kind: EntryType, node: bytes) -> bytes:
+        node_id = self._resources.ids.node(node)
+        if node_id not in self._fresh:
+            with self._resources.follower.read() as snapshot:
+                known = snapshot.has_chunk(node_id)
+            if not known:
+                self._fresh[node_id] = node
+                if self._nodes and (
+                    self._nodes[0][0] is not kind or self._nodes_bytes + len(node) > limits.GROUP_BYTES_TARGET
+                ):
+                    self._seal_nodes()
+                self._nodes.append((kind, node_id, node))
+                self._nodes_bytes += len(node)
+        return node_id
+
+    def _seal_nodes(self) -> None:
+        if not self._nodes:
+            return
+        plain = b"".join(node for _, _, node in self._nodes)
+        chunks = [(node_id, len(node)) for _, node_id, node in self._nodes]
+        self._meta.add(make_group(self._nodes[0][0], plain, chunks, self._resources.compression))
+        for node_id, _ in chunks:
+            # The mark need not hold the node any longer.
+            self._fresh[node_id] = True
+        self._nodes, self._nodes_bytes = [], 0
+        if self._meta.is_full:
+            self._meta = self._send(self._meta, Kind.META_PACK)
+
+    def _drain(self) -> None:
+        if self._batch is not None:
+            batch, self._batch = self._batch, None
+            self._start(batch)
+        while self._under_way:
+            self._absorb_oldest()
+
+    def _start(self, batch: _Batch) -> None:
+        self._under_way.append((batch, self._resources.workers.submit(self._process, batch)))
+
+    def _close_packs(self) -> None:
+        self._seal_nodes()
+        if not self._data.is_empty:
+            self._data = self._send(self._data, Kind.DATA_PACK)
+        if not self._meta.is_empty:
+            self._meta = self._send(self._meta, Kind.META_PACK)
+        while self._uploads:
+            self._uploads.popleft().result()
+
+    def _publish(self) -> None:
+        """Rule 2: put what is sealed into the journal, and forget it."""
+        while self._under_way:
+            self._absorb_oldest()
+        self._close_packs()
+        packs = Packs(tuple(self._unpublished))
+        self._resources.commit(lambda _: [packs], self.contents)
+        self._unpublished, self.contents, self._fresh = [], {}, {}
+
+    def _send(self, full: PackBuilder, kind: Kind) -> PackBuilder:
+        """Let an uploader finish and store a pack; the builder of the next one."""
+        while len(self._uploads) >= UPLOADERS:
+            self._uploads.popleft().result()
+        self._uploads.append(self._resources.uploaders.submit(self._upload, full))
+        return self._new_pack(kind)
+
+    def _upload(self, full: PackBuilder) -> None:
+        pack: FinishedPack = full.finish()
+        self._resources.store.put_new(pack_name(pack.info.id), pack.parts)
+        self.contents[pack.info.id] = pack.contents
+        self._unpublished.append(pack.info)
+
+    def _new_pack(self, kind: Kind) -> PackBuilder:
+        return PackBuilder(kind, self._resources.sealing, self._resources.world)
