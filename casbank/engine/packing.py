@@ -5,7 +5,7 @@ Rule 2: a pack that failed is never continued or stored again: what was in it go
 new id and salt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -46,55 +46,61 @@ def make_group(kind: EntryType, plain: Buffer, chunks: list[tuple[bytes, int]], 
 
 
 class PackBuilder:
-    """One pack in the making."""
+    """One pack in the making. Groups are taken in by the writer's thread; :meth:`finish`, which does the hashing and
+    sealing, may run in another one."""
 
     def __init__(self, kind: Kind, sealing: Sealing, world: World) -> None:
         self._id = world.entropy(ID_BYTES)
         self._seal = sealing.create(kind, self._id, world.entropy(SALT_BYTES))
         self._kind = kind
-        self._parts: list[Buffer] = [self._seal.header_bytes]
-        self._entries: list[EntryRow] = []
-        self._chunks: list[ChunkRow] = []
+        self._groups: list[Group] = []
+        self._chunks = 0
         self._end = HEADER_BYTES
 
     @property
     def is_empty(self) -> bool:
-        return not self._entries
+        return not self._groups
 
     @property
     def is_full(self) -> bool:
         """Whether it is time for a new one."""
         return (
             self._end >= limits.PACK_BYTES_TARGET
-            or len(self._chunks) >= limits.PACK_CHUNKS_TARGET
-            or len(self._entries) >= limits.PACK_ENTRIES_MAX
+            or self._chunks >= limits.PACK_CHUNKS_TARGET
+            or len(self._groups) >= limits.PACK_ENTRIES_MAX
         )
 
     def add(self, group: Group) -> None:
-        """Seal a group as the next entry."""
-        number = len(self._entries)
-        row = EntryRow(group.type, group.codec, len(group.payload) + TAG_BYTES, group.raw, len(group.chunks))
-        self._parts += seal_entry(self._seal, number, row, group.payload)
-        self._entries.append(row)
-        self._end += row.stored
-        start = 0
-        for chunk_id, raw in group.chunks:
-            self._chunks.append(ChunkRow(chunk_id, number, start, raw))
-            start += raw
+        """Take a group in as the next entry."""
+        self._groups.append(group)
+        self._chunks += len(group.chunks)
+        self._end += len(group.payload) + TAG_BYTES
 
     def finish(self) -> FinishedPack:
-        """Close the pack; the builder is of no further use."""
-        toc = Toc(self._entries, self._chunks)
-        parts = [*self._parts, *encode_toc(self._seal, toc)]
+        """Seal everything; the builder is of no further use, whether this succeeds or fails."""
+        rows = [_row(group) for group in self._groups]
+        parts: list[Buffer] = [self._seal.header_bytes]
+        for number, (row, group) in enumerate(zip(rows, self._groups, strict=True)):
+            parts += seal_entry(self._seal, number, row, group.payload)
+        toc = Toc(rows, [chunk for number, group in enumerate(self._groups) for chunk in _chunk_rows(number, group)])
+        parts += encode_toc(self._seal, toc)
         hasher = blake3()
         for part in parts:
             hasher.update(part)
-        whole = hasher.digest()
-        length = toc_bytes(len(toc.entries), len(toc.chunks))
-        parts.append(
-            encode_trailer(self._seal, Trailer(self._end, length, len(toc.entries), 0, self._id, whole))
-        )
+        length = toc_bytes(len(rows), len(toc.chunks))
+        trailer = Trailer(self._end, length, len(rows), 0, self._id, hasher.digest())
+        parts.append(encode_trailer(self._seal, trailer))
         total = self._end + 2 * length + TRAILER_BYTES
-        raw = sum(row.raw for row in toc.entries)
-        info = PackInfo(self._id, self._kind, total, whole, len(toc.entries), raw)
+        info = PackInfo(self._id, self._kind, total, trailer.hash, len(rows), sum(row.raw for row in rows))
         return FinishedPack(info, Contents(self._seal.header_bytes, toc), parts)
+
+
+def _row(group: Group) -> EntryRow:
+    return EntryRow(group.type, group.codec, len(group.payload) + TAG_BYTES, group.raw, len(group.chunks))
+
+
+def _chunk_rows(entry: int, group: Group) -> Iterator[ChunkRow]:
+    start = 0
+    for chunk_id, raw in group.chunks:
+        yield ChunkRow(chunk_id, entry, start, raw)
+        start += raw

@@ -5,9 +5,9 @@ Rule 2: what a caller's file or iterator raises passes through unchanged.
 """
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from io import RawIOBase, TextIOBase
-from pathlib import Path
 from typing import IO, Any, Protocol, TypeAlias, cast
 
 from casbank.errors import ConflictError, ErrorKind, InvalidInputError, StoreError
@@ -35,7 +35,7 @@ def open_source(source: Source) -> Reader:
     if isinstance(source, bytes | bytearray | memoryview):
         return _BytesReader(source)
     if isinstance(source, os.PathLike):
-        return _PathReader(Path(source))
+        return _PathReader(source)
     if isinstance(source, TextIOBase):
         raise InvalidInputError("content is bytes: open the file in binary mode")
     if hasattr(source, "readinto") or hasattr(source, "read"):
@@ -72,31 +72,40 @@ class _BytesReader:
 
 
 class _PathReader:
-    def __init__(self, path: Path) -> None:
+    """Reads with bare system calls: a tree of small files costs little but these."""
+
+    def __init__(self, path: os.PathLike[str]) -> None:
         self._path = path
         try:
-            self._file = path.open("rb", buffering=0)
-            self._before = self._identity()
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            status = os.fstat(self._descriptor)
         except OSError as error:
             raise _unreadable(path, error) from error
+        self._before = status.st_size, status.st_mtime_ns
+        # A regular file that did not change ends where it says. Others (and those of /proc) say 0.
+        self._left = status.st_size if stat.S_ISREG(status.st_mode) else 0
+        self._knows_its_end = self._left > 0
 
     def readinto(self, target: memoryview) -> int:
+        if self._knows_its_end and not self._left:
+            return 0
         try:
-            return self._file.readinto(target) or 0
+            count = os.readv(self._descriptor, [target])
         except OSError as error:
             raise _unreadable(self._path, error) from error
+        self._left = max(0, self._left - count)
+        return count
 
     def close(self) -> None:
-        changed = not self._file.closed and self._identity() != self._before
-        self._file.close()
-        if changed:
+        if self._descriptor < 0:
+            return
+        status = os.fstat(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        os.close(descriptor)
+        if (status.st_size, status.st_mtime_ns) != self._before:
             raise ConflictError(
-                "the file changed while it was read", kind=ErrorKind.SOURCE_CHANGED, path=self._path
+                "the file changed while it was read", kind=ErrorKind.SOURCE_CHANGED, path=os.fspath(self._path)
             )
-
-    def _identity(self) -> tuple[int, int]:
-        status = os.fstat(self._file.fileno())
-        return status.st_size, status.st_mtime_ns
 
 
 class _FileReader:
@@ -142,7 +151,7 @@ class _IterableReader:
         """The iterable is the caller's."""
 
 
-def _unreadable(path: Path, error: OSError) -> StoreError:
-    failed = StoreError(f"cannot read {path}: {error.strerror or error}")
+def _unreadable(path: os.PathLike[str], error: OSError) -> StoreError:
+    failed = StoreError(f"cannot read {os.fspath(path)}: {error.strerror or error}")
     failed.errno = error.errno
     return failed

@@ -146,7 +146,13 @@ class Session:
             self._cut(batch, item, final=True)
 
     def _cut(self, batch: _Batch, item: PendingObject, *, final: bool) -> None:
-        lengths = self._resources.chunker.cut(batch.view[batch.cut : batch.fill], final=final)
+        size = batch.fill - batch.cut
+        chunker = self._resources.chunker
+        if final and 0 < size <= chunker.profile.min_bytes:
+            # What is shorter than the shortest chunk is one: most files of most trees.
+            lengths = [size]
+        else:
+            lengths = chunker.cut(batch.view[batch.cut : batch.fill], final=final)
         at = batch.cut
         for length in lengths:
             batch.pieces.append(_Piece(item, at, length, False))

@@ -133,6 +133,8 @@ def _check_entry(row: EntryRow) -> None:
         raise UnsupportedFormatError(f"unknown entry type {row.type}")
     if not TAG_BYTES < row.stored <= limits.ENTRY_STORED_BYTES_MAX or not 0 < row.raw <= limits.ENTRY_RAW_BYTES_MAX:
         raise CorruptionError("an entry's length is out of range", kind=_CORRUPT)
+    if row.chunks > limits.GROUP_CHUNKS_MAX:
+        raise CorruptionError("an entry has too many chunks", kind=_CORRUPT)
 
 
 def encode_trailer(seal: FileSeal, trailer: Trailer) -> bytes:

@@ -269,8 +269,8 @@ class LocalJournal:
             self._sync(files.fsync_file, file.descriptor)
             self._sync(files.fsync_folder, self._folder)
         except BaseException:
+            # It stays, empty, and the next turn takes it for begun.
             file.close()
-            self._segments.remove(first)
             raise
         tail.file.close()
         return _Tail(_UNSETTLED, Position(first, 0, tail.position.head), file, allocated)

@@ -75,6 +75,21 @@ class Nodes:
             return [LeafRow(tree.root, tree.size)]
         return [row for leaf in self.levels(tree)[-1] for row in self._leaf(leaf)]
 
+    def ends_as_told(self, tree: Tree) -> bool:
+        """Whether every node of every level ends at the first row that ends it, but for the last of its level."""
+        for level in self.levels(tree):
+            for node in level:
+                ids = self.row_ids(node)
+                if any(ends_node(row_id, rows) for rows, row_id in enumerate(ids[:-1], 1)):
+                    return False
+                if node is not level[-1] and not ends_node(ids[-1], len(ids)):
+                    return False
+        return True
+
+    def row_ids(self, node_id: bytes) -> list[bytes]:
+        kind, node = self.by_id[node_id]
+        return [row.id for row in (decode_leaf(node) if kind == EntryType.LEAVES else decode_inner(node))]
+
     def _inner(self, node_id: bytes) -> list[InnerRow]:
         kind, node = self.by_id[node_id]
         assert kind == EntryType.INNER_NODES
@@ -192,32 +207,31 @@ def test_tree_lists_the_chunks_that_were_added(number: int, ids: Callable[[int],
     assert tree.size == sum(row.raw for row in rows)
     assert (tree.depth == 0) == (number == 1)
     assert not tree.depth or nodes.check(tree.root, tree.depth) == (tree.size, number)
+    assert not tree.depth or nodes.ends_as_told(tree)
 
 
 @pytest.mark.parametrize("end", [b"\0\0", b"\0\1"], ids=["always", "never"])
 @pytest.mark.parametrize("number", [128, 128 * 128, 128 * 128 + 1, 128 * 129, 40_000])
 def test_tree_stands_whatever_the_ids_of_its_nodes(number: int, end: bytes) -> None:
-    """Inner levels whose rows all end a node, or none does, hold the same chunks."""
+    """Inner levels whose rows all end a node, or none does, hold the same chunks and end where the rule says."""
     numbers = count()
     nodes = Nodes(lambda _: end + hashed(next(numbers))[2:])
     rows = rows_of(number, always)
     tree = nodes.build(rows)
     assert nodes.chunks(tree) == rows
     assert nodes.check(tree.root, tree.depth) == (tree.size, number)
+    assert nodes.ends_as_told(tree)
 
 
 @given(st.lists(st.tuples(st.sampled_from([always, never]), st.integers(1, 300)), min_size=1, max_size=12))
 @settings(max_examples=40, deadline=None)
 def test_tree_of_any_mixture_of_ids(runs: list[tuple[Callable[[int], bytes], int]]) -> None:
-    """Whatever runs of ids an object has, its tree lists them, and only the last node of a level is short."""
+    """Whatever runs of ids an object has, its tree lists them, each node ending where the rule says."""
     ids = [kind(number) for kind, length in runs for number in range(length)]
     rows, nodes = [LeafRow(chunk, 7) for chunk in ids], Nodes()
     tree = nodes.build(rows)
     assert nodes.chunks(tree) == rows
-    for level in nodes.levels(tree) if tree.depth else []:
-        for node in level[:-1]:
-            kind, data = nodes.by_id[node]
-            assert 128 <= len(data) // (40 if kind == EntryType.LEAVES else 48) <= 2048
+    assert not tree.depth or nodes.ends_as_told(tree)
 
 
 @pytest.mark.parametrize("number", SIZES)
@@ -232,8 +246,7 @@ def test_root_is_never_a_lonely_row() -> None:
     """The tree is as low as it can be: its root lists two rows at least."""
     nodes = Nodes()
     for number in SIZES[1:]:
-        kind, root = nodes.by_id[nodes.build(rows_of(number)).root]
-        assert len(decode_leaf(root) if kind == EntryType.LEAVES else decode_inner(root)) >= 2
+        assert len(nodes.row_ids(nodes.build(rows_of(number)).root)) >= 2
 
 
 ROWS = rows_of(100_000)

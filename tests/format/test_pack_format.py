@@ -313,6 +313,7 @@ def table(entries: list[EntryRow], chunks: list[ChunkRow], flags: int = 0) -> by
         pytest.param([ENTRY], [TOC.chunks[0], TOC.chunks[1]._replace(start=2**32 - 1)], id="start beyond entry"),
         pytest.param([ENTRY], [TOC.chunks[0], TOC.chunks[1]._replace(raw=0)], id="empty chunk"),
         pytest.param([ENTRY._replace(raw=0)], TOC.chunks, id="empty entry"),
+        pytest.param([ENTRY._replace(chunks=4097)], [TOC.chunks[0]] * 4097, id="4,097 chunks"),
         pytest.param([ENTRY._replace(stored=TAG_BYTES)], TOC.chunks, id="entry of a tag"),
         pytest.param([ENTRY._replace(stored=limits.ENTRY_STORED_BYTES_MAX + 1)], TOC.chunks, id="long entry"),
         pytest.param([ENTRY._replace(raw=limits.ENTRY_RAW_BYTES_MAX + 1)], TOC.chunks, id="large entry"),

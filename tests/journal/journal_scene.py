@@ -27,12 +27,13 @@ def make_frame(seq: int, record: bytes) -> bytes:
 
 
 def append(journal: Journal, *records: bytes) -> int:
-    """Append the records as the engine does; the number of the last one."""
+    """Append the records as the engine does, each in a turn of its own; the number of the last one."""
+    seq = 0
     for record in records:
         with journal.turn():
             seq = journal.head().seq + 1
             journal.append(seq, record)
-    return journal.head().seq
+    return seq
 
 
 def records_of(journal: Journal, after: int = 0) -> dict[int, bytes]:

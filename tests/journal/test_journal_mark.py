@@ -68,6 +68,17 @@ def test_what_one_writes_the_other_sees(tmp_path: Path) -> None:
     reader.close()
 
 
+def test_marks_are_written_in_turn(tmp_path: Path) -> None:
+    """The mark before the newest one stays in the file, for who finds the newest one torn."""
+    synced = synced_file(tmp_path / "synced")
+    for count in range(1, 6):
+        synced.write(POSITION._replace(length=count), writing=False)
+        slots = synced.content()[:SLOT_BYTES], synced.content()[SLOT_BYTES:]
+        lengths = {mark.position.length for mark in map(decode_mark, slots) if mark is not None}
+        assert lengths == {count, count - 1} - {0}
+    synced.close()
+
+
 def test_mark_in_a_copied_file_is_not_trusted(tmp_path: Path) -> None:
     """A mark speaks of the file that it was written to, not of a copy."""
     original = synced_file(tmp_path / "synced")

@@ -123,6 +123,17 @@ def test_reading_goes_on_while_segments_are_forgotten(scene: Scene) -> None:
     assert [entry.seq for entry in other] == list(range(7, 13))
 
 
+def test_reader_does_not_look_again_at_what_it_has_read(scene: Scene) -> None:
+    """Following begins where the last reading ended: older frames may by now be unreadable."""
+    journal, reader = scene.journal(), scene.journal()
+    append(journal, make_record(1), make_record(2))
+    assert [entry.seq for entry in reader.read(0)] == [1, 2]
+    with scene.segments()[0].open("r+b") as file:
+        file.write(b"broken")
+    append(journal, make_record(3))
+    assert [entry.seq for entry in reader.read(2)] == [3]
+
+
 def test_empty_last_segment_keeps_the_one_before(scene: Scene) -> None:
     """Forgetting never deletes the newest record, though a newer segment without a record follows."""
     journal = scene.journal()
@@ -202,6 +213,18 @@ def test_write_that_fails_at_once_may_be_tried_again(
     child = start(APPEND, tmp_path, 3, 100, under=failing)
     assert child.communicate()[0].split() == [ErrorKind.DISK_FULL, "1", "2"]
     assert list(records_of(scene.journal()).values()) == [make_record(1, 100), make_record(2, 100)]
+
+
+def test_full_disk_at_a_new_segment_may_be_tried_again(
+    scene: Scene, start: Start, tracer: Tracer, tmp_path: Path
+) -> None:
+    """A segment that could not be allocated is used by the next append that finds room."""
+    append(scene.journal(segment_bytes_max=10), make_record("first"))
+    failing = tracer(tmp_path / "trace", "-e", "inject=fallocate:error=ENOSPC:when=1..2")
+    child = start(APPEND.replace("2**20", "10"), tmp_path, 3, 100, under=failing)
+    assert child.communicate()[0].split() == [ErrorKind.DISK_FULL, "2", "3"]
+    assert [int(path.stem) for path in scene.segments()] == [1, 2, 3]
+    assert [entry.seq for entry in scene.journal().read(0)] == [1, 2, 3]
 
 
 @pytest.fixture

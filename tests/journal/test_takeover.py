@@ -258,6 +258,25 @@ def test_old_tail_behind_a_newer_segment_does_not_count(two: Scene) -> None:
     assert records_of(two.journal()) == {1: A, 2: B, 3: C}
 
 
+def test_old_tail_behind_an_empty_segment_does_not_count(two: Scene) -> None:
+    """Also an empty segment says where the one before it ends."""
+    two.leave_behind(make_frame(3, A))
+    (two.folder / f"{3:020d}.log").touch()
+    two.reboot()
+    assert take_turn(two).seq == 2
+    assert records_of(two.journal()) == {1: A, 2: B}
+
+
+def test_segment_begun_by_another_is_made_durable(two: Scene, start: Start, tracer: Tracer) -> None:
+    """Who takes a segment that another one began syncs it, and its name, before using it."""
+    begun = two.folder / f"{3:020d}.log"
+    begun.touch()
+    trace = two.root / "trace"
+    assert start(TAKE_TURN, two.root, under=tracer(trace, "-y", "-e", "trace=fsync")).wait() == 0
+    synced = re.findall(r"fsync\(\d+<(.*?)>", trace.read_text())
+    assert synced.index(str(begun)) < len(synced) - 1 - synced[::-1].index(str(two.folder))
+
+
 def test_reader_sees_no_further_than_the_mark(two: Scene) -> None:
     """What is written and not yet synced is shown to no reader of this boot."""
     two.leave_behind(BEHIND)
