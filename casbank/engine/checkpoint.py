@@ -202,7 +202,7 @@ class _Merge:
                 case Section.CONFIG:
                     self._config.update((key, value) for key, value in block.rows)
                 case Section.STATE:
-                    self.state = _state(block.rows[-1])
+                    self.state = State(*block.rows[-1])
         self._pack_ids = {row[1] for row in self._packs}
 
     def close(self) -> None:
@@ -355,18 +355,8 @@ def _load_rows(view: View, section: Section, rows: list[Row]) -> None:
                 for key, value in rows:
                     edit.put_config(key, value)
             case Section.STATE:
-                edit.put_state(_state(rows[-1]))
-            case _:
-                raise UnsupportedFormatError(f"a checkpoint with {section.name.lower()} is of a later casbank")
-
+                edit.put_state(State(*rows[-1]))
     view.update(load)
-
-
-def _state(row: Row) -> State:
-    fields = len(State._fields)
-    if len(row) != fields or type(row[1]) is not bytes or len(row[1]) != _HASH_BYTES:
-        raise CorruptionError("checkpoint has an impossible state", kind=ErrorKind.CHECKPOINT)
-    return State(*row)
 
 
 def _checked(parse: Callable[[Row], PackInfo], row: Row) -> PackInfo:

@@ -102,6 +102,8 @@ class Engine:
 
     def commit(self, decide: Decide, contents: dict[bytes, Contents] | None = None) -> int:
         """Append one record (see :class:`Committer`), and begin a checkpoint if one is due."""
+        if self.descriptor.read_only_compatible:
+            raise UnsupportedFormatError("the bank has a feature that this casbank cannot write; it can be read")
         version = self._committer.commit(decide, contents)
         self.checkpoints.consider(self.follower.seen)
         return version

@@ -43,6 +43,8 @@ class PackReader:
             tail = self.store.get(name, max(0, info.length - _TAIL_BYTES), _TAIL_BYTES)
             seal = self.sealing.open(header, Kind(info.kind), info.id)
             trailer = decode_trailer(seal, tail[-TRAILER_BYTES:], info.length)
+            if (trailer.hash, trailer.entries) != (info.hash, info.entries):
+                raise CorruptionError("the pack is not the one that the journal names", kind=ErrorKind.PACK)
             start, length = trailer.toc_offset, 2 * trailer.toc_length
             skipped = start - max(0, info.length - _TAIL_BYTES)
             copies = tail[skipped : skipped + length] if skipped >= 0 else self.store.get(name, start, length)

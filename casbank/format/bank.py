@@ -26,7 +26,8 @@ class BankDescriptor(NamedTuple):
     """What a bank is created with and keeps.
 
     ``chunking`` is the profile's text, the first of the bank's profiles (number 0); ``compression`` a zstd level or
-    None; ``journal`` its URL without credentials, or None for the store's own.
+    None; ``journal`` its URL without credentials, or None for the store's own. The two words of flags are the header's:
+    with an unknown bit in them a bank may be read but not written, or not collected.
     """
 
     bank_id: bytes
@@ -36,11 +37,23 @@ class BankDescriptor(NamedTuple):
     keep_deleted_s: int
     journal: str | None = None
     suite: Suite = Suite.CHECKSUM
+    read_only_compatible: int = 0
+    collector_compatible: int = 0
 
 
 def encode_bank(bank: BankDescriptor, salt: bytes) -> bytes:
     """The bytes of BANK. The body is not sealed: no key can be found before it is read."""
-    header = encode_header(Header(Kind.BANK, bank.suite, bank.bank_id, bank.bank_id, salt))
+    header = encode_header(
+        Header(
+            Kind.BANK,
+            bank.suite,
+            bank.bank_id,
+            bank.bank_id,
+            salt,
+            read_only_compatible=bank.read_only_compatible,
+            collector_compatible=bank.collector_compatible,
+        )
+    )
     body = messages.encode(
         [_VERSION, bank.created_ns, [bank.chunking], bank.compression, bank.keep_deleted_s, bank.journal]
     )
@@ -65,7 +78,17 @@ def decode_bank(data: bytes) -> BankDescriptor:
     if len(fields) != _FIELDS or not _plausible(*fields[1:]):
         raise CorruptionError("BANK has an impossible field", kind=_KIND)
     _, created_ns, profiles, compression, keep_deleted_s, journal = fields
-    return BankDescriptor(header.bank_id, created_ns, profiles[0], compression, keep_deleted_s, journal, header.suite)
+    return BankDescriptor(
+        header.bank_id,
+        created_ns,
+        profiles[0],
+        compression,
+        keep_deleted_s,
+        journal,
+        header.suite,
+        header.read_only_compatible,
+        header.collector_compatible,
+    )
 
 
 def _plausible(created_ns: Any, profiles: Any, compression: Any, keep_deleted_s: Any, journal: Any) -> bool:

@@ -94,12 +94,14 @@ class _Step:
             case Checkpointed():
                 row = CheckpointRow(op.seq, op.name, op.file_hash, self._state.journal_bytes)
                 self._edit.put_checkpoint(row)
-            case Config():
+            case Config() if op.key != FIRST_KEY:
                 self._edit.put_config(op.key, op.value)
-            case First():
+            case First() if self._state.seq == 1 and ordinal == 0:
                 self._edit.put_config(FIRST_KEY, op.bank_hash)
             case Noop():
                 pass
+            case First() | Config():
+                raise CorruptionError("an operation that belongs into record 1", kind=ErrorKind.RECORD)
             case _:
                 raise UnsupportedFormatError(
                     f"record {self._state.seq} has an operation {type(op).__name__.upper()} "

@@ -20,6 +20,8 @@ banks = st.builds(
     keep_deleted_s=st.integers(0, 2**40 - 1),
     journal=st.none() | st.text(max_size=100),
     suite=st.sampled_from(Suite),
+    read_only_compatible=st.integers(0, 2**32 - 1),
+    collector_compatible=st.integers(0, 2**32 - 1),
 )
 GOOD = [1, 5, ["default"], 1, 86_400, None]
 

@@ -19,12 +19,34 @@ row_lists = st.lists(st.lists(scalars | st.lists(scalars, max_size=4), max_size=
 GOOD = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, Section.NAMES, ROWS, final=True)
 
 
-@given(st.sampled_from(Section), row_lists, st.booleans())
-def test_block_round_trips(section: Section, rows: list[list[object]], final: bool) -> None:
+_NUMBERS = st.integers(0, 2**63 - 1)
+_TEXTS = st.text(max_size=40)
+_BLOBS = st.binary(max_size=80)
+_ROWS_OF = {
+    Section.CONFIG: st.tuples(_TEXTS, st.none() | _TEXTS | _NUMBERS | _BLOBS),
+    Section.PACKS: st.tuples(_NUMBERS, _BLOBS, _NUMBERS, _NUMBERS, _BLOBS, _NUMBERS, _NUMBERS),
+    Section.NAMES: st.tuples(_TEXTS, _NUMBERS, _BLOBS),
+    Section.TOMBSTONES: st.tuples(_NUMBERS, _NUMBERS, _TEXTS, _NUMBERS, _BLOBS, _NUMBERS),
+    Section.STATE: st.tuples(_NUMBERS, _BLOBS, *[_NUMBERS] * 6),
+}
+
+
+@given(st.data(), st.sampled_from(list(_ROWS_OF)), st.booleans())
+def test_block_round_trips(data: st.DataObject, section: Section, final: bool) -> None:
     """A block decodes to the section, rows and mark that were encoded."""
-    data = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, section, rows, final=final)
-    assert read_block(data) == (section, rows, final)
-    assert decode_block_head(data[:BLOCK_HEAD_BYTES]).stored == len(data) - BLOCK_HEAD_BYTES
+    rows = [list(row) for row in data.draw(st.lists(_ROWS_OF[section], max_size=8))]
+    block = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, section, rows, final=final)
+    assert read_block(block) == (section, rows, final)
+    assert decode_block_head(block[:BLOCK_HEAD_BYTES]).stored == len(block) - BLOCK_HEAD_BYTES
+
+
+@pytest.mark.parametrize("section", list(_ROWS_OF))
+@pytest.mark.parametrize("row", [[], [True], ["a", True, b""], [1.5, b"", 1, 1, 1, 1, 1, 1], [None] * 6])
+def test_row_of_another_shape_is_refused(section: Section, row: list[object]) -> None:
+    """A row whose items are not the section's, in number or type, never leaves the decoder."""
+    block = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, section, [row], final=False)
+    with pytest.raises(CorruptionError):
+        read_block(block)
 
 
 def test_block_of_more_rows_than_a_list_may_have_round_trips() -> None:
