@@ -313,10 +313,7 @@ class Bank:
         engine = self._engine
         if engine is None:
             raise InvalidInputError("the bank is closed", kind=ErrorKind.CLOSED)
-        if engine.in_child():
-            raise InvalidInputError(
-                "this bank was opened by the parent process; open it again in the child", kind=ErrorKind.FORKED
-            )
+        engine.check_usable()
         return engine
 
     def _current(self) -> Engine:

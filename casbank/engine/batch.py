@@ -45,6 +45,7 @@ class Batch:
         self._engine = engine
         self._inline_max = inline_max
         self._changes: dict[str, _Storing | _Removal] = {}
+        self._sizes: dict[str, int] = {}
         self._size = 0
         self._session: Session | None = None
         self._mutex = threading.RLock()
@@ -90,6 +91,11 @@ class Batch:
     def record_bytes(self) -> int:
         """About how much of a record (at most 64 MiB) the batch takes so far."""
         return self._size
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the store or the index failed under it: nothing more can be put, and it cannot be committed."""
+        return self._session is not None and self._session.is_broken
 
     def commit(self) -> int:
         """Make everything visible and durable; the version of what was put. 0 for an empty batch.
@@ -138,16 +144,19 @@ class Batch:
         return self._session
 
     def _check_open(self) -> None:
+        self._engine.check_usable()
         if self._done:
             raise InvalidInputError("this batch was committed or abandoned", kind=ErrorKind.CLOSED)
 
     def _note(self, name: str, change: _Storing | _Removal, size: int) -> None:
-        total = self._size + len(name.encode()) + size + _OP_OVERHEAD_BYTES
+        taken = len(name.encode()) + size + _OP_OVERHEAD_BYTES
+        total = self._size - self._sizes.get(name, 0) + taken
         if total > RECORD_OPS_BYTES_MAX:
             raise InvalidInputError(
                 "the batch is larger than a record can be; commit in smaller batches", kind=ErrorKind.TOO_LARGE
             )
         self._size = total
+        self._sizes[name] = taken
         self._changes.pop(name, None)
         self._changes[name] = change
 
@@ -226,6 +235,8 @@ def check_name(name: str) -> None:
 
 def checked_metadata(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes]:
     """A copy of user metadata. InvalidInputError unless it is str to str or bytes, 64 KiB at most."""
+    if not isinstance(metadata, Mapping | None):
+        raise InvalidInputError("metadata is a mapping of str to str or bytes")
     known = dict(metadata or {})
     if not all(isinstance(key, str) and isinstance(value, str | bytes) for key, value in known.items()):
         raise InvalidInputError("metadata is a mapping of str to str or bytes")

@@ -105,8 +105,8 @@ class Committer:
                     draft = _Draft()
         except BaseException as error:
             # None of them may wait for ever; each gets what happened to the record that it was in.
-            unfinished = draft.requests or [self._waiting.popleft()]
-            for request in unfinished:
+            stuck = draft.requests or ([self._waiting.popleft()] if self._waiting else [])
+            for request in stuck:
                 if not request.done:
                     request.finish(error=error)
             if not isinstance(error, CasbankError):

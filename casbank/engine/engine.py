@@ -7,7 +7,8 @@ Rule 2: an engine is of no use in a forked child, and does nothing there.
 import os
 import tempfile
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +119,13 @@ class Engine:
         if found != expected:
             raise CorruptionError("the journal is another bank's", kind=ErrorKind.JOURNAL)
 
+    def check_usable(self) -> None:
+        """Raise InvalidInputError (kind FORKED) in a forked child of the process that opened the bank."""
+        if self.in_child():
+            raise InvalidInputError(
+                "this bank was opened by the parent process; open it again in the child", kind=ErrorKind.FORKED
+            )
+
     def in_child(self) -> bool:
         """Whether this is a forked child of the process that opened the bank."""
         return os.getpid() != self._pid
@@ -188,10 +196,10 @@ def create_engine(url: BankUrl, descriptor: BankDescriptor, world: World, cache_
     _store_of(url, world).put_new(BANK_NAME, [data])
 
     def make() -> Engine:
-        engine = Engine(_place(url, descriptor, world, cache_dir), descriptor, world)
         first = First(descriptor.bank_id, bank_hash(data))
-        engine.commit(lambda now: _if_empty(now, first))
-        engine.check_first(bank_hash(data))
+        with _closing_on_error(Engine(_place(url, descriptor, world, cache_dir), descriptor, world)) as engine:
+            engine.commit(lambda now: _if_empty(now, first))
+            engine.check_first(first.bank_hash)
         return engine
 
     return _registry.take(_key(url), make)
@@ -208,12 +216,8 @@ def open_engine(url: BankUrl, world: World, cache_dir: Path | None) -> Engine:
         raise UnsupportedFormatError("this bank's journal is not on this disk; this casbank cannot open it yet")
 
     def make() -> Engine:
-        engine = Engine(_place(url, descriptor, world, cache_dir), descriptor, world)
-        try:
+        with _closing_on_error(Engine(_place(url, descriptor, world, cache_dir), descriptor, world)) as engine:
             engine.check_first(bank_hash(data))
-        except BaseException:
-            engine.close()
-            raise
         return engine
 
     return _registry.take(_key(url), make)
@@ -234,6 +238,15 @@ def drop_index(url: BankUrl, world: World, cache_dir: Path | None) -> None:
     if _registry.has(_key(url)) or is_in_use(folder):
         raise StoreError("the bank is open; close it first, or use 'casbank index rebuild'", bank=str(url))
     remove_folder(folder)
+
+
+@contextmanager
+def _closing_on_error(engine: Engine) -> Iterator[Engine]:
+    try:
+        yield engine
+    except BaseException:
+        engine.close()
+        raise
 
 
 def _if_empty(now: Snapshot, first: First) -> list[Op]:

@@ -67,6 +67,8 @@ class ObjectFile(io.RawIOBase):
 
     def readall(self) -> bytes:
         """All that follows, with one copy of it in memory."""
+        if self.closed:
+            raise ValueError("I/O operation on closed file")
         whole = io.BytesIO()
         while self._more():
             whole.write(self._rest)
@@ -80,6 +82,16 @@ class ObjectFile(io.RawIOBase):
             return False
         if self._pieces is None:
             self._pieces = self._pieces_from(self._position)
-        while not self._rest:
-            self._rest = next(self._pieces)
+        try:
+            while not self._rest:
+                self._rest = next(self._pieces)
+        except BaseException:
+            # A generator that raised is at its end, and is not to be taken for the end of the object.
+            self._pieces = None
+            raise
         return True
+
+    def close(self) -> None:
+        """Let go of what was fetched ahead."""
+        self._rest, self._pieces = memoryview(b""), None
+        super().close()

@@ -58,10 +58,6 @@ class PackBuilder:
         self._end = HEADER_BYTES
 
     @property
-    def is_empty(self) -> bool:
-        return not self._groups
-
-    @property
     def is_full(self) -> bool:
         """Whether it is time for a new one."""
         return (

@@ -16,6 +16,8 @@ from casbank.model import Buffer
 Source: TypeAlias = Buffer | os.PathLike[str] | IO[bytes] | RawIOBase | Iterable[bytes]
 """What ``Bank.put`` takes."""
 
+_END = object()
+
 
 class Reader(Protocol):
     """Bytes, taken from front to back."""
@@ -53,7 +55,7 @@ def flat(data: Buffer) -> memoryview:
     """One-dimensional view of a buffer's bytes. InvalidInputError unless it is contiguous."""
     try:
         return memoryview(data).cast("B")
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise InvalidInputError(f"cannot store this buffer: {error}") from error
 
 
@@ -122,6 +124,8 @@ class _FileReader:
         data = self._file.read(len(target))
         if not isinstance(data, bytes | bytearray | memoryview):
             raise InvalidInputError(f"content is bytes: the file gave {type(data).__name__}")
+        if len(data) > len(target):
+            raise InvalidInputError(f"the file gave {len(data)} bytes where {len(target)} were asked for")
         target[: len(data)] = data
         return len(data)
 
@@ -136,8 +140,10 @@ class _IterableReader:
 
     def readinto(self, target: memoryview) -> int:
         while not self._rest:
-            part = next(self._parts, None)
-            if part is None:
+            # Let go of the last part before the next is asked for: its owner may want to change its size.
+            self._rest = memoryview(b"")
+            part = next(self._parts, _END)
+            if part is _END:
                 return 0
             if not isinstance(part, bytes | bytearray | memoryview):
                 raise InvalidInputError(f"content is bytes: the iterable gave {type(part).__name__}")

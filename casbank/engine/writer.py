@@ -7,11 +7,14 @@ Rule 1: everything visible happens in the commit that follows: a session that fa
 Rule 2: memory is bounded whatever the sizes: a fixed number of buffers and packs are under way, and a long session
 publishes what it has sealed, so that the index remembers it and the session need not.
 Rule 3: results are taken in the order of the input, so an object's chunks, and the packs, are in its order.
+Rule 4: a source that fails costs its own object. Anything else that fails (the disk, the index) breaks the session:
+objects that were read before may have lost chunks, so it takes in nothing more and cannot be finished.
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +24,7 @@ from casbank import limits
 from casbank.engine.packing import FinishedPack, Group, PackBuilder, make_group
 from casbank.engine.resources import UPLOADERS, WORKERS, Resources
 from casbank.engine.source import Reader
+from casbank.errors import StoreError
 from casbank.format.descriptor import Descriptor
 from casbank.format.header import Kind
 from casbank.format.manifest import ManifestBuilder, Tree
@@ -47,6 +51,7 @@ class PendingObject:
 
     def descriptor(self, inline_id: bytes, created_ns: int) -> Descriptor:
         """The object as the journal will keep it; ``inline_id`` is used if nothing else is stored of it."""
+        assert (self.inline is None) != (self.tree is None), "either inline or stored"
         root, depth = (inline_id, 0) if self.tree is None else (self.tree.root, self.tree.depth)
         return Descriptor(self.size, root, self.digest, depth, 0, created_ns, self.metadata, self.inline)
 
@@ -88,16 +93,22 @@ class Session:
         self._under_way: deque[tuple[_Batch, Future[_Sealable]]] = deque()
         # Chunks that this session has sealed or is about to: to whom each was given.
         self._fresh: dict[bytes, object] = {}
-        self._data = self._new_pack(Kind.DATA_PACK)
-        self._meta = self._new_pack(Kind.META_PACK)
+        self._packs: dict[Kind, PackBuilder] = {}
         self._nodes: list[tuple[EntryType, bytes, bytes]] = []
         self._nodes_bytes = 0
         self._uploads: deque[Future[None]] = deque()
         self._unpublished: list[PackInfo] = []
+        self._error: BaseException | None = None
         self.contents: dict[bytes, Contents] = {}
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether rule 4 has struck."""
+        return self._error is not None
 
     def add(self, reader: Reader, metadata: Mapping[str, str | bytes], *, digest: bool) -> PendingObject:
         """Read an object to its end. If the reader raises, the object is dropped and the session goes on."""
+        self._check()
         item = PendingObject(metadata)
         hasher = blake3() if digest else None
         try:
@@ -113,10 +124,24 @@ class Session:
 
     def finish(self) -> list[Packs]:
         """Wait until everything is sealed and durable; the packs that the commit must publish."""
-        self._drain()
-        self._close_packs()
+        self._check()
+        with self._essential():
+            self._drain()
+            self._close_packs()
         infos, self._unpublished = self._unpublished, []
         return [Packs(tuple(infos))] if infos else []
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise StoreError("an earlier failure broke this batch; begin a new one") from self._error
+
+    @contextmanager
+    def _essential(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            self._error = error
+            raise
 
     def abandon(self) -> None:
         """Let go of everything; what was stored is not referenced."""
@@ -179,14 +204,13 @@ class Session:
         self._submit(full)
 
     def _submit(self, batch: _Batch) -> None:
-        self._start(batch)
-        if len(self._under_way) >= _BATCHES_MAX:
-            self._absorb_oldest()
-        if (
-            len(self._fresh) >= limits.SESSION_CHUNKS_MAX
-            or len(self._unpublished) + len(self._uploads) >= limits.SESSION_PACKS_MAX
-        ):
-            self._publish()
+        with self._essential():
+            self._start(batch)
+            if len(self._under_way) >= _BATCHES_MAX:
+                self._absorb_oldest()
+            packs = len(self._unpublished) + len(self._uploads)
+            if packs >= limits.SESSION_PACKS_MAX or len(self._fresh) >= limits.SESSION_CHUNKS_MAX:
+                self._publish()
 
     # --- in a worker -------------------------------------------------------------------------------------------
 
@@ -240,11 +264,12 @@ class Session:
         batch, future = self._under_way.popleft()
         sealable = future.result()
         for group in sealable.groups:
-            self._data.add(group)
-            if self._data.is_full:
-                self._data = self._send(self._data, Kind.DATA_PACK)
+            self._pack(Kind.DATA_PACK, group)
         for piece, chunk_id in zip(batch.pieces, sealable.ids, strict=True):
             self._grow_manifest(piece, chunk_id)
+        self._release(batch)
+
+    def _release(self, batch: _Batch) -> None:
         batch.view.release()
         self._resources.buffers.give(batch.buffer)
 
@@ -283,18 +308,28 @@ class Session:
             return
         plain = b"".join(node for _, _, node in self._nodes)
         chunks = [(node_id, len(node)) for _, node_id, node in self._nodes]
-        self._meta.add(make_group(self._nodes[0][0], plain, chunks, self._resources.compression))
+        self._pack(Kind.META_PACK, make_group(self._nodes[0][0], plain, chunks, self._resources.compression))
         for node_id, _ in chunks:
             # The mark need not hold the node any longer.
             self._fresh[node_id] = True
         self._nodes, self._nodes_bytes = [], 0
-        if self._meta.is_full:
-            self._meta = self._send(self._meta, Kind.META_PACK)
+
+    def _pack(self, kind: Kind, group: Group) -> None:
+        """Add an entry to the open pack of a kind, which goes to the store when it is full."""
+        builder = self._packs.get(kind)
+        if builder is None:
+            builder = self._packs[kind] = PackBuilder(kind, self._resources.sealing, self._resources.world)
+        builder.add(group)
+        if builder.is_full:
+            self._send(self._packs.pop(kind))
 
     def _drain(self) -> None:
         if self._batch is not None:
             batch, self._batch = self._batch, None
-            self._start(batch)
+            if batch.pieces:
+                self._start(batch)
+            else:
+                self._release(batch)
         while self._under_way:
             self._absorb_oldest()
 
@@ -303,10 +338,8 @@ class Session:
 
     def _close_packs(self) -> None:
         self._seal_nodes()
-        if not self._data.is_empty:
-            self._data = self._send(self._data, Kind.DATA_PACK)
-        if not self._meta.is_empty:
-            self._meta = self._send(self._meta, Kind.META_PACK)
+        while self._packs:
+            self._send(self._packs.popitem()[1])
         while self._uploads:
             self._uploads.popleft().result()
 
@@ -319,18 +352,14 @@ class Session:
         self._resources.commit(lambda _: [packs], self.contents)
         self._unpublished, self.contents, self._fresh = [], {}, {}
 
-    def _send(self, full: PackBuilder, kind: Kind) -> PackBuilder:
-        """Let an uploader finish and store a pack; the builder of the next one."""
+    def _send(self, full: PackBuilder) -> None:
+        """Let an uploader finish and store a pack."""
         while len(self._uploads) >= UPLOADERS:
             self._uploads.popleft().result()
         self._uploads.append(self._resources.uploaders.submit(self._upload, full))
-        return self._new_pack(kind)
 
     def _upload(self, full: PackBuilder) -> None:
         pack: FinishedPack = full.finish()
         self._resources.store.put_new(pack_name(pack.info.id), pack.parts)
         self.contents[pack.info.id] = pack.contents
         self._unpublished.append(pack.info)
-
-    def _new_pack(self, kind: Kind) -> PackBuilder:
-        return PackBuilder(kind, self._resources.sealing, self._resources.world)

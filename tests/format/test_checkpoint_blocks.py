@@ -14,8 +14,6 @@ from casbank.format.checkpoint import BLOCK_HEAD_BYTES, Section, decode_block, d
 from casbank.format.header import Kind, sequence_id
 from casbank.format.messages import ARRAY_LENGTH_MAX
 
-scalars = st.none() | st.integers(0, 2**63 - 1) | st.binary(max_size=40) | st.text(max_size=20)
-row_lists = st.lists(st.lists(scalars | st.lists(scalars, max_size=4), max_size=6), max_size=20)
 GOOD = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, Section.NAMES, ROWS, final=True)
 
 
