@@ -1,11 +1,11 @@
 """Building packs: entries in, one immutable file out.
 
-Rule 1: a pack is built in memory and stored whole; a reader never sees half of one.
+Rule 1: a pack is built in one reused buffer and stored whole; a reader never sees half of one.
 Rule 2: a pack that failed is never continued or stored again: what was in it goes into a new one, of a
 new id and salt.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -18,6 +18,9 @@ from casbank.format.seal import TAG_BYTES, Sealing
 from casbank.index.apply import Contents
 from casbank.model import Buffer, ChunkRow, EntryRow, EntryType, PackInfo
 from casbank.world import World
+
+# A pack is closed when it has reached its target, so the last entry may lie wholly behind that.
+PACK_BUFFER_BYTES = limits.PACK_BYTES_TARGET + limits.ENTRY_STORED_BYTES_MAX
 
 
 class Group(NamedTuple):
@@ -46,15 +49,20 @@ def make_group(kind: EntryType, plain: Buffer, chunks: list[tuple[bytes, int]], 
 
 
 class PackBuilder:
-    """One pack in the making. Groups are taken in by the writer's thread; :meth:`finish`, which does the hashing and
-    sealing, may run in another one."""
+    """One pack in the making, in a buffer of at least ``PACK_BUFFER_BYTES``.
 
-    def __init__(self, kind: Kind, sealing: Sealing, world: World) -> None:
+    Groups are taken in by the writer's thread; :meth:`finish`, which does the sealing and hashing, may run in another.
+    """
+
+    def __init__(self, kind: Kind, sealing: Sealing, world: World, buffer: bytearray) -> None:
         self._id = world.entropy(ID_BYTES)
         self._seal = sealing.create(kind, self._id, world.entropy(SALT_BYTES))
         self._kind = kind
-        self._groups: list[Group] = []
-        self._chunks = 0
+        self._rows: list[EntryRow] = []
+        self._chunks: list[ChunkRow] = []
+        self.buffer = buffer
+        self._view = memoryview(buffer)
+        self._view[:HEADER_BYTES] = self._seal.header_bytes
         self._end = HEADER_BYTES
 
     @property
@@ -62,41 +70,37 @@ class PackBuilder:
         """Whether it is time for a new one."""
         return (
             self._end >= limits.PACK_BYTES_TARGET
-            or self._chunks >= limits.PACK_CHUNKS_TARGET
-            or len(self._groups) >= limits.PACK_ENTRIES_MAX
+            or len(self._chunks) >= limits.PACK_CHUNKS_TARGET
+            or len(self._rows) >= limits.PACK_ENTRIES_MAX
         )
 
     def add(self, group: Group) -> None:
-        """Take a group in as the next entry."""
-        self._groups.append(group)
-        self._chunks += len(group.chunks)
-        self._end += len(group.payload) + TAG_BYTES
+        """Copy a group in as the next entry, with room for its tag."""
+        number, length = len(self._rows), len(group.payload)
+        self._view[self._end : self._end + length] = group.payload
+        self._rows.append(EntryRow(group.type, group.codec, length + TAG_BYTES, group.raw, len(group.chunks)))
+        self._end += length + TAG_BYTES
+        start = 0
+        for chunk_id, raw in group.chunks:
+            self._chunks.append(ChunkRow(chunk_id, number, start, raw))
+            start += raw
 
     def finish(self) -> FinishedPack:
-        """Seal everything; the builder is of no further use, whether this succeeds or fails."""
-        rows = [_row(group) for group in self._groups]
-        parts: list[Buffer] = [self._seal.header_bytes]
-        for number, (row, group) in enumerate(zip(rows, self._groups, strict=True)):
-            parts += seal_entry(self._seal, number, row, group.payload)
-        toc = Toc(rows, [chunk for number, group in enumerate(self._groups) for chunk in _chunk_rows(number, group)])
-        parts += encode_toc(self._seal, toc)
+        """Seal everything where it stands; the builder is of no further use, whether this succeeds or fails."""
+        at = HEADER_BYTES
+        for number, row in enumerate(self._rows):
+            split, end = at + row.stored - TAG_BYTES, at + row.stored
+            self._view[at:split], self._view[split:end] = seal_entry(self._seal, number, row, self._view[at:split])
+            at = end
+        toc = Toc(self._rows, self._chunks)
+        parts: list[Buffer] = [self._view[:at], *encode_toc(self._seal, toc)]
         hasher = blake3()
         for part in parts:
             hasher.update(part)
-        length = toc_bytes(len(rows), len(toc.chunks))
-        trailer = Trailer(self._end, length, len(rows), 0, self._id, hasher.digest())
+        length = toc_bytes(len(toc.entries), len(toc.chunks))
+        trailer = Trailer(at, length, len(toc.entries), 0, self._id, hasher.digest())
         parts.append(encode_trailer(self._seal, trailer))
-        total = self._end + 2 * length + TRAILER_BYTES
-        info = PackInfo(self._id, self._kind, total, trailer.hash, len(rows), sum(row.raw for row in rows))
+        total = at + 2 * length + TRAILER_BYTES
+        raw = sum(row.raw for row in toc.entries)
+        info = PackInfo(self._id, self._kind, total, trailer.hash, len(toc.entries), raw)
         return FinishedPack(info, Contents(self._seal.header_bytes, toc), parts)
-
-
-def _row(group: Group) -> EntryRow:
-    return EntryRow(group.type, group.codec, len(group.payload) + TAG_BYTES, group.raw, len(group.chunks))
-
-
-def _chunk_rows(entry: int, group: Group) -> Iterator[ChunkRow]:
-    start = 0
-    for chunk_id, raw in group.chunks:
-        yield ChunkRow(chunk_id, entry, start, raw)
-        start += raw

@@ -10,6 +10,7 @@ from casbank import limits
 from casbank.chunking import Chunker
 from casbank.engine.commit import Decide
 from casbank.engine.follow import Follower
+from casbank.engine.packing import PACK_BUFFER_BYTES
 from casbank.engine.packs import PackReader
 from casbank.format.seal import Sealing
 from casbank.index.apply import Contents
@@ -19,16 +20,18 @@ from casbank.world import World
 
 # More threads than this only wait for the interpreter's lock.
 WORKERS = max(2, min(8, os.cpu_count() or 2))
-# Packs on their way to the store; each is held in memory.
-UPLOADERS = 2
+# Threads that store packs, for all writers of a bank.
+_UPLOADERS = 2
 _SPARE_BUFFERS = 8
+_SPARE_PACK_BUFFERS = 2
 
 
 class BufferPool:
-    """Reused read buffers. The first touch of fresh memory costs more than hashing it."""
+    """Reused buffers of one size. The first touch of fresh memory costs more than hashing it."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, spare_max: int = _SPARE_BUFFERS) -> None:
         self.size = size
+        self._spare_max = spare_max
         self._spare: list[bytearray] = []
         self._mutex = threading.Lock()
 
@@ -40,7 +43,7 @@ class BufferPool:
 
     def give(self, buffer: bytearray) -> None:
         with self._mutex:
-            if len(self._spare) < _SPARE_BUFFERS:
+            if len(self._spare) < self._spare_max:
                 self._spare.append(buffer)
 
 
@@ -58,11 +61,12 @@ class Resources:
     commit: Callable[[Decide, dict[bytes, Contents]], int]
     world: World
     buffers: BufferPool
+    pack_buffers: BufferPool = field(default_factory=lambda: BufferPool(PACK_BUFFER_BYTES, _SPARE_PACK_BUFFERS))
     workers: ThreadPoolExecutor = field(
         default_factory=lambda: ThreadPoolExecutor(WORKERS, thread_name_prefix="casbank-work")
     )
     uploaders: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(UPLOADERS, thread_name_prefix="casbank-store")
+        default_factory=lambda: ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="casbank-store")
     )
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from blake3 import blake3
 
 from casbank import limits
 from casbank.engine.packing import FinishedPack, Group, PackBuilder, make_group
-from casbank.engine.resources import UPLOADERS, WORKERS, Resources
+from casbank.engine.resources import WORKERS, Resources
 from casbank.engine.source import Reader
 from casbank.errors import StoreError
 from casbank.format.descriptor import Descriptor
@@ -35,6 +35,8 @@ from casbank.model import EntryType, PackInfo
 
 # Batches under way: one a worker, one ready for each, one being filled by the caller.
 _BATCHES_MAX = WORKERS + 2
+# Packs on their way to the store beside the one that is filled: 32 MiB each.
+_UPLOADS_MAX = 1
 
 
 @dataclass(slots=True)
@@ -251,10 +253,7 @@ class Session:
         chunks = [(ids[number], batch.pieces[number].length) for number in members]
         first, end = spans[0][0], spans[-1][0] + spans[-1][1]
         if sum(length for _, length in spans) == end - first:
-            # A copy all the same if it stays as it is: the buffer is used again.
-            plain = batch.view[first:end]
-            group = make_group(EntryType.CHUNKS, plain, chunks, self._resources.compression)
-            return group._replace(payload=bytes(plain)) if group.payload is plain else group
+            return make_group(EntryType.CHUNKS, batch.view[first:end], chunks, self._resources.compression)
         joined = b"".join([batch.view[start : start + length] for start, length in spans])
         return make_group(EntryType.CHUNKS, joined, chunks, self._resources.compression)
 
@@ -318,7 +317,9 @@ class Session:
         """Add an entry to the open pack of a kind, which goes to the store when it is full."""
         builder = self._packs.get(kind)
         if builder is None:
-            builder = self._packs[kind] = PackBuilder(kind, self._resources.sealing, self._resources.world)
+            buffer = self._resources.pack_buffers.take()
+            builder = PackBuilder(kind, self._resources.sealing, self._resources.world, buffer)
+            self._packs[kind] = builder
         builder.add(group)
         if builder.is_full:
             self._send(self._packs.pop(kind))
@@ -354,12 +355,13 @@ class Session:
 
     def _send(self, full: PackBuilder) -> None:
         """Let an uploader finish and store a pack."""
-        while len(self._uploads) >= UPLOADERS:
+        while len(self._uploads) >= _UPLOADS_MAX:
             self._uploads.popleft().result()
         self._uploads.append(self._resources.uploaders.submit(self._upload, full))
 
     def _upload(self, full: PackBuilder) -> None:
         pack: FinishedPack = full.finish()
         self._resources.store.put_new(pack_name(pack.info.id), pack.parts)
+        self._resources.pack_buffers.give(full.buffer)
         self.contents[pack.info.id] = pack.contents
         self._unpublished.append(pack.info)
