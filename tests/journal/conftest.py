@@ -4,15 +4,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from journal_scene import Scene
 
 import casbank
-
-Start = Callable[..., "subprocess.Popen[str]"]
+from journal.scene import Scene, Start, Tracer
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
 def start() -> Iterator[Start]:
     """Runs a Python program with arguments, its output in a pipe; it is killed, and reaped, when the test ends."""
     children: list[subprocess.Popen[str]] = []
-    folders = [Path(casbank.__path__[0]).parent, Path(__file__).parent]
+    folders = [Path(casbank.__path__[0]).parent, Path(__file__).parents[1]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))}
 
     def run(program: str, *arguments: object, under: Sequence[str] = ()) -> "subprocess.Popen[str]":
@@ -44,7 +42,7 @@ def start() -> Iterator[Start]:
 
 
 @pytest.fixture
-def tracer(tmp_path: Path) -> Callable[..., list[str]]:
+def tracer() -> Tracer:
     """A command prefix that traces a program's system calls into a file, and can make them fail or kill."""
     strace = shutil.which("strace")
     if strace is None:

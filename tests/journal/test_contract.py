@@ -5,12 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from journal_scene import Scene, append, make_record, records_of
 
 from casbank import limits
 from casbank.errors import InvalidInputError
 from casbank.journal.base import EMPTY_HEAD, Head, Journal, SeqTaken, Superseded, record_hash
 from casbank.journal.memory import MemoryJournal
+from journal.scene import Scene, append, make_record, records_of
 
 Open = Callable[[], Journal]
 

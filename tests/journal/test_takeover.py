@@ -4,15 +4,12 @@ import re
 from collections.abc import Callable
 
 import pytest
-from conftest import Start
-from journal_scene import Scene, append, make_frame, make_record, records_of
 
 from casbank.errors import CorruptionError, ErrorKind
 from casbank.journal.base import Head
 from casbank.journal.frame import FRAME_HEAD_BYTES
 from casbank.journal.segment import Position
-
-Tracer = Callable[..., list[str]]
+from journal.scene import Scene, Start, Tracer, append, make_frame, make_record, records_of
 
 A, B, C = make_record("a", 60), make_record("b", 60), make_record("c", 60)
 BEHIND = make_frame(3, C)
@@ -21,7 +18,7 @@ BEHIND = make_frame(3, C)
 TAKE_TURN = """
 import sys
 from pathlib import Path
-from journal_scene import Scene
+from journal.scene import Scene
 with Scene(Path(sys.argv[1])).journal().turn():
     pass
 """
@@ -119,7 +116,8 @@ def test_quarantined_file_says_whose_place_it_had(two: Scene) -> None:
 def refuses(scene: Scene) -> None:
     """Both a reader and a writer report damage, and neither changes the log."""
     before = scene.files()
-    for look in (lambda: scene.journal(read_only=True).head(), lambda: take_turn(scene)):
+    looks: list[Callable[[], Head]] = [scene.journal(read_only=True).head, lambda: take_turn(scene)]
+    for look in looks:
         with pytest.raises(CorruptionError) as caught:
             look()
         assert caught.value.kind is ErrorKind.JOURNAL

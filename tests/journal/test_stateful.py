@@ -7,7 +7,8 @@ from pathlib import Path
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from journal_scene import GROW_BYTES, Scene, append, make_frame, make_record, records_of
+
+from journal.scene import GROW_BYTES, Scene, append, make_frame, make_record, records_of
 
 sizes = st.integers(0, 3000)
 

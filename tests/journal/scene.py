@@ -1,6 +1,8 @@
 """A journal's folder as the tests of this folder handle it: records, reboots, the bytes of a writer that died."""
 
 import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from blake3 import blake3
@@ -10,6 +12,11 @@ from casbank.journal.frame import encode_frame_head
 from casbank.journal.local import LocalJournal
 from casbank.journal.synced import SLOT_BYTES, Mark, decode_mark, encode_mark, newest_mark
 from casbank.world import World
+
+Start = Callable[..., "subprocess.Popen[str]"]
+"""``start(program, *arguments, under=())``: a running Python process, its output in a pipe."""
+Tracer = Callable[..., list[str]]
+"""``tracer(output, *options)``: what to run a process under to trace its system calls into a file."""
 
 # Small, so that every size of interest is a few bytes away; the real ones are bounds of the same code.
 SEGMENT_BYTES = 2000

@@ -3,7 +3,6 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from journal_scene import make_frame, make_record
 
 from casbank import limits
 from casbank.journal.base import RECORD_HASH_BYTES
@@ -18,6 +17,7 @@ from casbank.journal.frame import (
     find_later_frame,
     read_frame,
 )
+from journal.scene import make_frame, make_record
 
 records = st.binary(max_size=300).map(lambda body: make_record(body.hex()))
 

@@ -4,25 +4,22 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 import pytest
-from conftest import Start
-from journal_scene import GROW_BYTES, SEGMENT_BYTES, Scene, append, make_frame, make_record, records_of
 
 from casbank import limits
 from casbank.errors import ErrorKind, InvalidInputError, ReadOnlyError, StoreError
 from casbank.journal.base import Superseded
 from casbank.journal.frame import FRAME_HEAD_BYTES
-
-Tracer = Callable[..., list[str]]
+from journal.scene import GROW_BYTES, SEGMENT_BYTES, Scene, Start, Tracer, append, make_frame, make_record, records_of
 
 # Appends as many records of a size as it is told, and prints each number, or the kind of the error.
 APPEND = """
 import sys
 from pathlib import Path
-from journal_scene import Scene, append, make_record
+from journal.scene import Scene, append, make_record
 from casbank.errors import CasbankError
 count, size = int(sys.argv[2]), int(sys.argv[3])
 journal = Scene(Path(sys.argv[1])).journal(segment_bytes_max=2**20)
@@ -153,19 +150,20 @@ def test_read_only_journal_changes_nothing(scene: Scene) -> None:
     before = scene.files(), scene.mark_path.read_bytes()
     journal = scene.journal(read_only=True)
     assert [entry.seq for entry in journal.read(0)] == [1, 2]
-    for refused in (
+    refused: list[Callable[[], None]] = [
         lambda: journal.append(3, make_record(3)),
         lambda: journal.forget(1),
         lambda: enter(journal.turn()),
-    ):
+    ]
+    for write in refused:
         with pytest.raises(ReadOnlyError) as caught:
-            refused()
+            write()
         assert caught.value.kind is ErrorKind.OPENED_READ_ONLY
     assert (scene.files(), scene.mark_path.read_bytes()) == before
 
 
-def enter(turn: object) -> None:
-    with turn:  # type: ignore[attr-defined]
+def enter(turn: AbstractContextManager[None]) -> None:
+    with turn:
         pass
 
 
