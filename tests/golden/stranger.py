@@ -1,0 +1,521 @@
+"""A reader of unencrypted local banks, written from docs/format.md alone, by someone who had not seen casbank's code.
+
+What it read differently from casbank at first (the tail of a journal, what counts as an item) was settled by correcting
+the document, and then this. It shares nothing with casbank, so that what both find is what the document says. The
+numbers in the comments are the document's sections. It reads whole files into memory and is made to be checked, not to
+be fast.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import zstandard
+from blake3 import blake3
+
+KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+MAXIMUM = (1 << 63) - 1
+DATA_PACK, META_PACK, RECORD, CHECKPOINT, BANK = 1, 2, 3, 4, 7
+CHUNKS, LEAVES, INNER = 1, 2, 3
+LANE_ENTRY, LANE_TABLE, LANE_LOCATOR, LANE_BODY = 0, 1, 2, 3
+NODE_CONTEXT = "casbank v1 manifest node id"
+FRAME_MAGIC = b"\xcb\x4a\x52\x4c"
+
+
+class CorruptError(Exception):
+    """Stored bytes fail a check."""
+
+
+class RefusedError(Exception):
+    """A newer version or an unknown feature is needed."""
+
+
+def need(holds: bool, what: str) -> None:
+    if not holds:
+        raise CorruptError(what)
+
+
+def known(holds: bool, what: str) -> None:
+    if not holds:
+        raise RefusedError(what)
+
+
+def hashed(data: bytes, what: str) -> tuple[bytes, bytes]:
+    """Split off the hash at the end of a record, a checkpoint or BANK, and check it."""
+    need(len(data) >= 160 and blake3(data[:-32]).digest() == data[-32:], f"{what}: hash")
+    return data[:-32], data[-32:]
+
+
+def chunk_id(content: bytes) -> bytes:
+    return blake3(content).digest()
+
+
+def node_id(node: bytes) -> bytes:
+    return blake3(node, derive_key_context=NODE_CONTEXT).digest()
+
+
+def gear_table() -> bytes:
+    secret = b"casbank v1 public gear table"
+    return blake3(secret, derive_key_context="casbank v1 gear table").digest(length=2048)
+
+
+def cuts(content: bytes, least: int, average: int, most: int) -> Iterator[bytes]:
+    """The chunks that gear:least/average/most makes of a content (5); a reader does not need it."""
+    table = struct.unpack("<256Q", gear_table())
+    bits = average.bit_length() - 1
+    early, late = (((1 << count) - 1) << (64 - count) for count in (bits + 2, bits - 2))
+    start = 0
+    while start < len(content):
+        end, value = min(start + most, len(content)), 0
+        for at in range(min(start + least - 64, end), end):
+            value = (value * 2 + table[content[at]]) & (1 << 64) - 1
+            length = at + 1 - start
+            if length >= least and value & (early if length < average else late) == 0:
+                end = at + 1
+                break
+        yield content[start:end]
+        start = end
+
+
+# --- msgpack (12): which types, which ranges -------------------------------------------------------------------------
+
+Check = Callable[[Any], bool]
+
+
+def integer(least: int = 0, most: int = MAXIMUM) -> Check:
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def binary(least: int, most: int | None = None) -> Check:
+    return lambda value: type(value) is bytes and least <= len(value) <= (least if most is None else most)
+
+
+def maybe(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
+def array(check: Check, most: int = 4096) -> Check:
+    return lambda value: type(value) is list and len(value) <= most and all(map(check, value))
+
+
+def string(value: Any) -> bool:
+    return type(value) is str
+
+
+def object_name(value: Any) -> bool:
+    return type(value) is str and 1 <= len(value.encode()) <= 1024 and "\0" not in value
+
+
+def metadata_map(value: Any) -> bool:
+    return type(value) is dict and all(type(k) is str and type(v) in {str, bytes} for k, v in value.items())
+
+
+def unpack(data: bytes, what: str) -> list[Any]:
+    try:
+        value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise CorruptError(f"{what}: msgpack") from error
+    need(type(value) is list and len(value) > 0, f"{what}: not an array")
+    return value  # type: ignore[no-any-return]
+
+
+def fields(value: Any, checks: tuple[Check, ...], what: str) -> list[Any]:
+    need(type(value) is list and len(value) == len(checks), f"{what}: number of fields")
+    need(all(check(item) for check, item in zip(checks, value, strict=True)), f"{what}: a field out of range")
+    return value  # type: ignore[no-any-return]
+
+
+def items(value: Any) -> int:
+    """Each array counts 1 and the number of its elements."""
+    return 1 + len(value) + sum(map(items, value)) if type(value) is list else 0
+
+
+BIN16, BIN32, INT = binary(16), binary(32), integer()
+DESCRIPTOR_BYTES = binary(1, 256 * KIB)
+VALUE: Check = lambda value: value is None or type(value) in {str, int, bytes}  # noqa: E731
+PIN: Check = lambda value: string(value) or BIN16(value)  # noqa: E731
+PACK = (BIN16, integer(1, 2), integer(0, GIB), BIN32, integer(0, 1 << 20), INT)
+PACK_ROW: Check = lambda value: type(value) is list and bool(fields(value, PACK, "a pack"))  # noqa: E731
+DESCRIPTOR = (integer(1, 1), INT, BIN32, maybe(BIN32), integer(0, 8), integer(0, 255), INT, metadata_map,
+              maybe(binary(0, 256 * KIB)))  # fmt: skip
+OPERATIONS: dict[int, tuple[Check, ...]] = {
+    1: (BIN16, BIN32),
+    2: (array(PACK_ROW), maybe(BIN16)),
+    3: (object_name, DESCRIPTOR_BYTES, maybe(INT)),
+    4: (object_name, maybe(INT)),
+    5: (BIN16, string, string, INT, INT, array(PIN), string),
+    6: (BIN16, lambda value: value in {"released", "fenced"}),
+    7: (array(BIN16),),
+    8: (array(BIN16),),
+    9: (BIN16, array(integer(0, (1 << 20) - 1))),
+    10: (INT, string, BIN32),
+    11: (INT, string, BIN32),
+    12: (string, VALUE),
+    13: (),
+}
+SECTIONS: dict[int, tuple[Check, ...]] = {
+    1: (string, VALUE),
+    2: (integer(1), *PACK),
+    4: (object_name, integer(1), DESCRIPTOR_BYTES),
+    5: (integer(1), INT, object_name, integer(1), DESCRIPTOR_BYTES, INT),
+    6: (integer(1), BIN32, INT, INT, INT, INT, INT, INT),
+}
+ORDERS: dict[int, Callable[[list[Any]], Any]] = {
+    1: lambda row: row[0].encode(), 2: lambda row: row[0], 4: lambda row: row[0].encode(), 5: lambda row: row[:2],
+    6: lambda row: 0,
+}  # fmt: skip
+
+
+# --- headers (2), messages (3), payloads (1) -------------------------------------------------------------------------
+
+
+def header(data: bytes, kind: int, file_id: bytes | None, bank_id: bytes | None) -> bytes:
+    """Check the header that a file begins with, in the document's order; the 128 bytes of it."""
+    need(len(data) >= 128 and data[:8] == b"\x89CAS\r\n\x1a\n", "header: magic")
+    need(blake3(data[:120]).digest()[:8] == data[120:128], "header: check")
+    major, _minor, found, suite, incompatible = struct.unpack_from("<4BI", data, 8)
+    known(major == 1 and incompatible == 0, "header: version or flag")
+    known(1 <= found <= 7 and suite <= 2, "header: kind or suite")
+    known(suite == 0, "header: suite")
+    need(found == kind and data[16:32] == (bank_id or data[16:32]), "header: kind or bank id")
+    need(data[32:48] == (file_id or data[16:32]), "header: file id")
+    return data[:128]
+
+
+def opened(head: bytes, lane: int, counter: int, message: bytes, extra: bytes = b"") -> bytes:
+    need(len(message) >= 16, "message: too short")
+    plain, tag = message[:-16], message[-16:]
+    associated = blake3(head).digest() + struct.pack("<IQ", lane, counter) + extra
+    need(blake3(associated + plain).digest()[:16] == tag, f"message: tag in lane {lane}")
+    return plain
+
+
+def expanded(codec: int, raw: int, payload: bytes) -> bytes:
+    known(codec in {0, 1}, f"codec {codec}")
+    if codec == 0:
+        need(len(payload) == raw, "payload: length")
+        return payload
+    try:
+        need(payload[:4] == b"\x28\xb5\x2f\xfd", "payload: not a zstd frame")
+        need(zstandard.get_frame_parameters(payload).content_size == raw, "payload: stated size")
+        plain = zstandard.ZstdDecompressor().decompress(payload, max_output_size=raw, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise CorruptError("payload: zstd") from error
+    need(len(plain) == raw, "payload: length")
+    return plain
+
+
+# --- packs (4) -------------------------------------------------------------------------------------------------------
+
+
+class Pack:
+    """One pack whose hash, trailer and table were checked against what PACKS said."""
+
+    def __init__(self, path: Path, bank_id: bytes, row: list[Any]) -> None:
+        pack_id, kind, length, digest, entries, raw = row
+        self.data = data = path.read_bytes()
+        need(len(data) == length >= 256, "pack: length")
+        self.header = header(data, kind, pack_id, bank_id)
+        trailer = data[-128:]
+        need(trailer[:8] == b"CASTRLR1" and blake3(trailer[:120]).digest()[:8] == trailer[120:], "trailer: check")
+        need(trailer[56:72] == pack_id and trailer[72:104] == digest, "trailer: pack id or hash")
+        need(blake3(data[:-128]).digest() == digest, "pack: hash")
+        locator = opened(self.header, LANE_LOCATOR, 0, trailer[8:56])
+        place, size, count, flags, padding = struct.unpack("<QQIIQ", locator)
+        known(flags == 0, "locator: flags")
+        need(count == entries <= 1 << 20 and place + 2 * size + padding + 128 == length, "locator: lengths")
+        need(place >= 128 and 16 + 16 * count <= size <= 16 * count + 44 * MIB + 16, "locator: table")
+        copies = [data[place : place + size], data[place + size : place + 2 * size]]
+        try:
+            table = opened(self.header, LANE_TABLE, 0, copies[0])
+        except CorruptError:
+            table = opened(self.header, LANE_TABLE, 1, copies[1])
+        self.rows = [table[16 * number : 16 * number + 16] for number in range(count)]
+        self.starts = [128]
+        for number, entry in enumerate(struct.iter_unpack("<BBHIII", table[: 16 * count])):
+            kind_of, _, flags, stored, plain, chunks = entry
+            known(kind_of in {CHUNKS, LEAVES, INNER} and flags == 0, f"entry {number}: type or flags")
+            need((kind_of == CHUNKS) == (kind == DATA_PACK), f"entry {number}: not of this kind of pack")
+            need(17 <= stored <= 8 * MIB + 64 * KIB and 1 <= plain <= 8 * MIB and chunks <= 4096, f"entry {number}")
+            self.starts.append(self.starts[-1] + stored)
+        need(self.starts[-1] == place, "table: entries do not end where it begins")
+        need(sum(struct.unpack_from("<I", entry, 8)[0] for entry in self.rows) == raw, "PACKS: raw bytes")
+        need((len(table) - 16 * count) % 44 == 0, "table: part of a chunk row")
+        self.chunks = list(struct.iter_unpack("<32sIII", table[16 * count :]))
+        counts = [struct.unpack_from("<I", entry, 12)[0] for entry in self.rows]
+        expected = [number for number, chunks in enumerate(counts) for _ in range(chunks)]
+        need([chunk[1] for chunk in self.chunks] == expected, "table: chunk rows out of order")
+        for _, number, start, size in self.chunks:
+            need(size >= 1 and start + size <= struct.unpack_from("<I", self.rows[number], 8)[0], "table: chunk row")
+
+    def entry(self, number: int) -> bytes:
+        row = self.rows[number]
+        _, codec, _, _, raw, _ = struct.unpack("<BBHIII", row)
+        message = self.data[self.starts[number] : self.starts[number + 1]]
+        return expanded(codec, raw, opened(self.header, LANE_ENTRY, number, message, row))
+
+
+# --- records (6), the journal (7), checkpoints (9) -------------------------------------------------------------------
+
+
+@dataclass
+class Record:
+    seq: int
+    previous: bytes
+    hash: bytes
+    length: int
+    operations: list[list[Any]]
+
+
+def parse_record(data: bytes, seq: int, bank_id: bytes) -> Record:
+    whole, digest = hashed(data, f"record {seq}")
+    head = header(whole, RECORD, bytes(8) + seq.to_bytes(8, "big"), bank_id)
+    frame = opened(head, LANE_BODY, 0, whole[128:])
+    need(len(frame) >= 8, "record: frame")
+    raw = int.from_bytes(frame[4:8], "little")
+    need(raw <= 64 * MIB, "record: raw length")
+    payload = unpack(expanded(frame[0], raw, frame[8:]), f"record {seq}")
+    known(payload[0] == 1, f"record {seq}: version")
+    checks = (integer(1, 1), integer(seq, seq), BIN32, BIN16, BIN16, INT, lambda v: type(v) is list and len(v) <= MIB)
+    operations = fields(payload, checks, f"record {seq}")[6]
+    for operation in operations:
+        need(type(operation) is list and len(operation) > 0, f"record {seq}: operation")
+        known(operation[0] in OPERATIONS, f"record {seq}: operation {operation[0]}")
+        fields(operation[1:], OPERATIONS[operation[0]], f"record {seq}: operation {operation[0]}")
+        need(items(operation) <= 65_536, f"record {seq}: items")
+    names = [operation[1] for operation in operations if operation[0] in {3, 4}]
+    need(len(names) == len(set(names)), f"record {seq}: a name twice")
+    return Record(seq, payload[2], digest, len(data), operations)
+
+
+def frame_head(data: bytes, at: int) -> tuple[int, int] | None:
+    """Length and number in the frame head at an offset, if its check holds."""
+    head = data[at : at + 24]
+    if len(head) < 24 or head[:4] != FRAME_MAGIC or blake3(head[:16]).digest()[:8] != head[16:]:
+        return None
+    length, seq = struct.unpack_from("<IQ", head, 4)
+    return (length, seq) if 32 <= length <= 64 * MIB else None
+
+
+def frame_at(data: bytes, at: int) -> tuple[int, bytes] | None:
+    """Number and record of the whole frame at an offset."""
+    length, seq = frame_head(data, at) or (0, 0)
+    record = data[at + 24 : at + 24 + length]
+    whole = 32 <= length == len(record) and blake3(record[:-32]).digest() == record[-32:]
+    return (seq, record) if whole else None
+
+
+def later_frame(data: bytes, end: int, missing: int) -> bool:
+    """Whether a frame with a later number stands behind the place where record `missing` should."""
+    length, seq = frame_head(data, end) or (0, 0)
+    at = end + 24 + length if seq == missing else end
+    while (at := data.find(FRAME_MAGIC, at)) >= 0:
+        frame = frame_at(data, at)
+        if frame is not None and 0 < frame[0] - missing <= (at - end) // 56 + 1:
+            return True
+        at += 1
+    return False
+
+
+def journal(folder: Path) -> Iterator[tuple[int, bytes]]:
+    """All records that the segments hold, in order."""
+    segments = sorted(path for path in folder.iterdir() if re.fullmatch(r"\d{20}\.log", path.name))
+    need(len(segments) > 0, "journal: no segment")
+    numbers = [int(path.stem) for path in segments]
+    for path, first, stop in zip(segments, numbers, [*numbers[1:], None], strict=True):
+        data, at, seq = path.read_bytes(), 0, first
+        while seq != stop and (frame := frame_at(data, at)) is not None and frame[0] == seq:
+            yield frame
+            seq, at = seq + 1, at + 24 + len(frame[1])
+        need(stop is None or seq == stop, f"journal: records from {seq} are missing")
+        need(stop is not None or not later_frame(data, at, seq), f"journal: damaged at record {seq}")
+
+
+@dataclass
+class State:
+    """What the bank is after record `seq`."""
+
+    seq: int = 0
+    hash: bytes = bytes(32)
+    next_pack: int = 1
+    journal_bytes: int = 0
+    config: dict[str, Any] = field(default_factory=dict)
+    packs: dict[bytes, list[Any]] = field(default_factory=dict)  # id -> [number, id, kind, length, hash, entries, raw]
+    names: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # name -> version, descriptor
+
+    def apply(self, record: Record, bank_id: bytes, bank_hash: bytes) -> None:
+        need(record.seq == self.seq + 1 and record.previous == self.hash, f"record {record.seq}: chain")
+        for position, (number, *values) in enumerate(record.operations):
+            need((number == 1) == (record.seq == 1 and position == 0), "FIRST: not where it belongs")
+            known(number not in {7, 9, 11}, f"record {record.seq}: operation {number}")
+            if number == 1:
+                need(values == [bank_id, bank_hash], "FIRST: another bank")
+                self.config["first"] = bank_hash
+            elif number == 2:
+                for row in values[0]:
+                    if row[0] not in self.packs:
+                        self.packs[row[0]] = [self.next_pack, *row]
+                        self.next_pack += 1
+            elif number == 3:
+                self.names[values[0]] = (record.seq, values[1])
+            elif number == 4:
+                self.names.pop(values[0], None)
+            elif number == 12:
+                need(values[0] != "first", "CONFIG: a reserved key")
+                self.config[values[0]] = values[1]
+        need(len(record.operations) > 0 or record.seq > 1, "record 1: no FIRST")
+        self.seq, self.hash, self.journal_bytes = record.seq, record.hash, self.journal_bytes + record.length
+
+
+def checkpoint_rows(data: bytes, seq: int, bank_id: bytes) -> dict[int, list[list[Any]]]:
+    """The rows of a checkpoint's sections."""
+    head = header(data, CHECKPOINT, bytes(8) + seq.to_bytes(8, "big"), bank_id)
+    sections: dict[int, list[list[Any]]] = {number: [] for number in SECTIONS}
+    at, flags, block, latest = 128, 0, 0, 0
+    while flags == 0:
+        need(len(data) >= at + 12, "checkpoint: ends before its last block")
+        extra = data[at : at + 12]
+        stored, raw, codec, flags, _ = struct.unpack("<IIBBH", extra)
+        known(flags in {0, 1}, "checkpoint: flags")
+        need(stored <= 4 * MIB + 16 and raw <= 4 * MIB and at + 12 + stored <= len(data), "checkpoint: lengths")
+        plain = expanded(codec, raw, opened(head, LANE_BODY, block, data[at + 12 : at + 12 + stored], extra))
+        number, *rows = unpack(plain, "checkpoint")
+        known(number in SECTIONS, f"checkpoint: section {number}")
+        need(number >= latest and sum(map(items, rows)) <= 1 << 19, "checkpoint: sections")
+        sections[number] += [fields(row, SECTIONS[number], f"section {number}") for row in rows]
+        at, block, latest = at + 12 + stored, block + 1, number
+    need(at == len(data), "checkpoint: bytes behind its last block")
+    for number, rows in sections.items():
+        keys = [ORDERS[number](row) for row in rows]
+        need(all(one < two for one, two in pairwise(keys)), f"section {number}: order")
+    return sections
+
+
+def load_checkpoint(folder: Path, bank_id: bytes, bank_hash: bytes, operation: list[Any]) -> State:
+    _, seq, name, digest = operation
+    need(re.fullmatch(rf"(checkpoints/)?{seq:020d}-[0-9a-f]+", name) is not None, "checkpoint: name")
+    path = folder / "checkpoints" / name.removeprefix("checkpoints/")
+    need(path.is_file(), "checkpoint: missing")
+    data, found = hashed(path.read_bytes(), "checkpoint")
+    need(found == digest, "checkpoint: another hash than CHECKPOINT says")
+    sections = checkpoint_rows(data, seq, bank_id)
+    need(len(sections[6]) == 1, "checkpoint: STATE")
+    at, hash_at, next_pack, objects, logical, unique, stored, length = sections[6][0]
+    state = State(at, hash_at, next_pack, length, dict(sections[1]))
+    state.packs = {row[1]: row for row in sections[2]}
+    state.names = {name: (version, descriptor) for name, version, descriptor in sections[4]}
+    need(at == seq and state.config.get("first") == bank_hash, "checkpoint: of another place or bank")
+    need(objects == len(state.names), "STATE: objects")
+    need(logical == sum(parse_descriptor(row[2])[1] for row in sections[4]), "STATE: logical bytes")
+    need((unique, stored) == (sum(r[6] for r in sections[2]), sum(r[3] for r in sections[2])), "STATE: bytes of packs")
+    return state
+
+
+# --- objects (5), the bank (8, 10) -----------------------------------------------------------------------------------
+
+
+def parse_descriptor(data: bytes) -> list[Any]:
+    value = unpack(data, "descriptor")
+    known(value[0] == 1, "descriptor: version")
+    fields(value, DESCRIPTOR, "descriptor")
+    _, size, root, _, depth, _, _, _, inline = value
+    need(inline is None or (depth == 0 and len(inline) == size and chunk_id(inline) == root), "descriptor: inline")
+    return value
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    name: str
+    size: int
+    etag: str
+    digest: str | None
+    version: int
+    created_ns: int
+    metadata: dict[str, str | bytes]
+    content: bytes
+
+
+class StrangerBank:
+    """A bank at rest, replayed from record 1 or from the newest official checkpoint."""
+
+    def __init__(self, folder: Path, *, from_checkpoint: bool = False) -> None:
+        data = (folder / "BANK").read_bytes()
+        need(len(data) <= 64 * KIB, "BANK: length")
+        head = header(data, BANK, None, None)
+        self.bank_id = head[16:32]
+        body, self.bank_hash = hashed(data, "BANK")
+        self.descriptor = unpack(body[128:], "BANK")
+        known(self.descriptor[0] == 1, "BANK: version")
+        profiles: Check = lambda value: array(string)(value) and len(value) == 1  # noqa: E731
+        checks = (integer(1, 1), INT, profiles, maybe(integer(1, 22)), integer(0, (1 << 40) - 1), maybe(string))
+        known(fields(self.descriptor, checks, "BANK")[5] is None, "BANK: a journal elsewhere")
+        self.records = [parse_record(record, seq, self.bank_id) for seq, record in journal(folder / "journal")]
+        need(len(self.records) > 0, "journal: no record, the bank was never finished")
+        for one, two in pairwise(self.records):
+            need(two.previous == one.hash, f"record {two.seq}: chain")
+        self.state = self._checkpoint(folder) if from_checkpoint or self.records[0].seq > 1 else State()
+        self.started_at = self.state.seq
+        for record in self.records:
+            if record.seq == self.started_at:
+                need(record.hash == self.state.hash, "checkpoint: another record hash")
+            elif record.seq > self.started_at:
+                self.state.apply(record, self.bank_id, self.bank_hash)
+        self.packs: dict[bytes, Pack] = {}
+        self.places: dict[tuple[int, bytes], tuple[bytes, int, int, int]] = {}
+        for pack_id, row in self.state.packs.items():
+            path = folder / "packs" / pack_id[:1].hex() / pack_id.hex()
+            need(path.is_file(), "pack: missing")
+            pack = self.packs[pack_id] = Pack(path, self.bank_id, row[1:])
+            for found, entry, start, size in pack.chunks:
+                self.places[pack.rows[entry][0], found] = (pack_id, entry, start, size)
+
+    def _checkpoint(self, folder: Path) -> State:
+        operations = [operation for record in self.records for operation in record.operations if operation[0] == 10]
+        for operation in reversed(operations):
+            try:
+                return load_checkpoint(folder, self.bank_id, self.bank_hash, operation)
+            except CorruptError:
+                continue
+        raise CorruptError("no checkpoint can be read")
+
+    def _fetch(self, kind: int, wanted: bytes) -> bytes:
+        need((kind, wanted) in self.places, f"{wanted.hex()}: in no live pack")
+        pack_id, entry, start, size = self.places[kind, wanted]
+        plain = self.packs[pack_id].entry(entry)[start : start + size]
+        need((chunk_id if kind == CHUNKS else node_id)(plain) == wanted, f"{wanted.hex()}: another id")
+        return plain
+
+    def chunks(self, root: bytes, depth: int) -> Iterator[bytes]:
+        """The chunks below a node, from left to right."""
+        node = self._fetch(LEAVES if depth == 1 else INNER, root)
+        form = "<32sII" if depth == 1 else "<32sQQ"
+        need(len(node) % struct.calcsize(form) == 0 and len(node) <= 2048 * struct.calcsize(form), "node: length")
+        for child, size, last in struct.iter_unpack(form, node):
+            if depth == 1:
+                known(last == 0, "leaf row: flags")
+                need(1 <= size <= 8 * MIB, "leaf row: length")
+                below = [self._fetch(CHUNKS, child)]
+            else:
+                need(1 <= last <= size <= MAXIMUM, "inner row: range")
+                below = list(self.chunks(child, depth - 1))
+                need(len(below) == last, "inner row: chunks below")
+            need(sum(map(len, below)) == size, "row: bytes below")
+            yield from below
+
+    def objects(self) -> Iterator[StoredObject]:
+        """Every object, in the order of the names' bytes."""
+        for name, (version, packed) in sorted(self.state.names.items(), key=lambda item: item[0].encode()):
+            _, size, root, digest, depth, _, created, metadata, inline = parse_descriptor(packed)
+            if inline is not None:
+                content = inline
+            else:
+                content = self._fetch(CHUNKS, root) if depth == 0 else b"".join(self.chunks(root, depth))
+            need(len(content) == size, f"{name}: size")
+            need(digest is None or blake3(content).digest() == digest, f"{name}: digest")
+            text = None if digest is None else digest.hex()
+            yield StoredObject(name, size, root.hex(), text, version, created, metadata, content)
