@@ -26,6 +26,7 @@ from casbank.engine.batch import (
 from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine
 from casbank.engine.objectfile import ObjectFile
 from casbank.engine.source import Source
+from casbank.engine.verify import verify_index
 from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnlyError
 from casbank.format import MAJOR, MINOR
 from casbank.format.bank import BankDescriptor
@@ -233,15 +234,14 @@ class Bank:
         left = limit
         while left is None or left > 0:
             page = limits.LIST_PAGE_ROWS if left is None else min(left, limits.LIST_PAGE_ROWS)
-            with engine.follower.read() as snapshot:
-                rows = snapshot.names(prefix, after, page, reverse=reverse)
+            self._use()
+            rows = engine.follower.names(prefix, after, page, reverse=reverse)
             for row in rows:
                 yield _info(row.name.decode(), row.version, decode_descriptor(row.descriptor))
             if len(rows) < page:
                 return
             after = rows[-1].name
             left = None if left is None else left - page
-            self._use()
 
     def __contains__(self, name: object) -> bool:
         """Whether an object of this name is there."""
@@ -299,6 +299,13 @@ class Bank:
     def rebuild_index(self) -> None:
         """Make the index anew from the store. Nothing else depends on it; other users of the bank go on."""
         self._use().follower.rebuild()
+
+    def verify_index(self) -> builtins.list[str]:
+        """Compare the index, row by row, with one that is made of the store for this, in a temporary folder.
+
+        What differs, a line a table; empty if nothing does. Raises CorruptionError where the index cannot be read.
+        """
+        return verify_index(self._use())
 
     @staticmethod
     def drop_index(

@@ -7,6 +7,7 @@ own beside it.
 """
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +18,8 @@ from pathlib import Path
 from blake3 import blake3
 
 from casbank import Bank, ObjectInfo, World
+from casbank.format.record import Config, Noop
+from casbank.journal.frame import FrameScanner
 
 # Small chunks give a manifest of two levels in a file that a repository can hold.
 CHUNKING = "gear:64/256/1024"
@@ -48,7 +51,13 @@ def fill(bank: Bank) -> None:
     bank.put("tree", text(9000), metadata={"levels": "2"}, digest=True)
     bank.put("noise", blake3(b"noise").digest(40_000))
     bank.put("overwritten", b"first version")
-    bank._writable().checkpoints.write()
+    bank.put("replaced early", b"first version")
+    bank.put("replaced early", b"second version")
+    bank.put("deleted early", b"gone")
+    bank.delete("deleted early")
+    engine = bank._writable()
+    engine.commit(lambda _: [Config("example", "a property that no reader knows"), Noop()])
+    engine.checkpoints.write()
     bank.put("overwritten", b"second version")
     bank.put("deleted", b"gone")
     bank.delete("deleted")
@@ -60,6 +69,8 @@ def fill(bank: Bank) -> None:
         batch.put(LONG + "/a", b"one of two names with one bucket")
         batch.put(LONG + "/b", b"the other")
     bank.copy("tree", "copy/of/tree")
+    engine.checkpoints.write()
+    bank.put("behind the checkpoints", b"replayed from the journal")
 
 
 def describe(info: ObjectInfo, read: Callable[[str], bytes]) -> dict[str, object]:
@@ -77,6 +88,13 @@ def describe(info: ObjectInfo, read: Callable[[str], bytes]) -> dict[str, object
         },
         "blake3": blake3(content).hexdigest(),
     }
+
+
+def end_of_frames(segment: bytes, first: int) -> int:
+    """Where the last frame of a journal segment ends."""
+    scanner = FrameScanner(lambda start, length: segment[start : start + length], offset=0, seq=first)
+    scanner.run()
+    return scanner.offset
 
 
 def durable_files(bank: Path) -> Iterator[Path]:
@@ -99,8 +117,10 @@ def main(target: Path) -> None:
             copy = target / "bank" / relative
             copy.parent.mkdir(parents=True, exist_ok=True)
             data = (place / relative).read_bytes()
-            # Space that was allocated ahead is no part of a segment.
-            copy.write_bytes(data.rstrip(b"\0") if copy.suffix == ".log" else data)
+            copy.write_bytes(data)
+            if copy.suffix == ".log":
+                # Space that was allocated ahead is no part of a segment.
+                os.truncate(copy, end_of_frames(data, int(copy.stem)))
     (target / "contents.json").write_text(json.dumps(contents, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -26,7 +26,7 @@ from blake3 import blake3
 
 from casbank import limits
 from casbank.engine.sorting import ExternalSorter, Row
-from casbank.errors import CorruptionError, ErrorKind, NotFoundError, UnsupportedFormatError
+from casbank.errors import CorruptionError, ErrorKind, NotFoundError, StoreError, UnsupportedFormatError
 from casbank.format.checkpoint import (
     BLOCK_HEAD_BYTES,
     Block,
@@ -46,6 +46,7 @@ from casbank.index.transaction import Edit
 from casbank.index.view import View
 from casbank.model import Location, PackInfo
 from casbank.storage.base import Store
+from casbank.storage.files import translate
 
 _HASH_BYTES = 32
 _READ_BYTES = 4 * limits.MIB
@@ -91,6 +92,10 @@ class CheckpointFiles:
                 name = checkpoint_name(seq, suffix)
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
                     self.store.put_new(name, [view])
+        except OSError as error:
+            if isinstance(error, StoreError):
+                raise
+            raise translate(error, "no checkpoint can be written", path=self.scratch) from error
         finally:
             merge.close()
         for _ in self.blocks(Checkpointed(seq, name, digest)):
@@ -101,12 +106,16 @@ class CheckpointFiles:
         """The blocks of a checkpoint, each checked; the file's hash and end are checked behind the last."""
         reader = _Reader(self.store, checkpoint.name)
         seal = self.sealing.open(reader.take(HEADER_BYTES), Kind.CHECKPOINT, sequence_id(checkpoint.seq))
-        number, final = 0, False
+        number, section, final = 0, Section.CONFIG, False
         while not final:
             head = reader.take(BLOCK_HEAD_BYTES)
             block = decode_block(seal, number, head, reader.take(decode_block_head(head).stored))
+            if block.section < section or not block.rows:
+                raise CorruptionError("checkpoint's sections are out of order", kind=ErrorKind.CHECKPOINT)
             yield block
-            number, final = number + 1, block.final
+            number, section, final = number + 1, block.section, block.final
+        if section is not Section.STATE or len(block.rows) != 1 or block.rows[0][0] != checkpoint.seq:
+            raise CorruptionError("checkpoint does not end with its state", kind=ErrorKind.CHECKPOINT)
         if reader.digest() != reader.take(_HASH_BYTES) or reader.hash_so_far != checkpoint.file_hash:
             raise CorruptionError("checkpoint fails its hash", kind=ErrorKind.CHECKPOINT, checkpoint=checkpoint.name)
 

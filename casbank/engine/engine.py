@@ -4,6 +4,7 @@ Rule 1: two opens of one bank in one process share one engine: an LMDB environme
 Rule 2: an engine is of no use in a forked child, and does nothing there.
 """
 
+import fcntl
 import os
 import tempfile
 import threading
@@ -76,9 +77,9 @@ class Engine:
         self.world = world
         self.journal = place.journal
         self._pid = os.getpid()
-        self._scratch = place.index.parent
-        make_folder(self._scratch)
-        files = CheckpointFiles(place.store, sealing, self._scratch)
+        self._closed = False
+        scratch = _scratch_folder(place.index.parent)
+        files = CheckpointFiles(place.store, sealing, scratch)
         index = IndexPlace(place.index)
         self.follower = Follower(
             journal=place.journal, sealing=sealing, packs=packs, checkpoints=files, index=index, world=world
@@ -96,6 +97,7 @@ class Engine:
             packs=packs,
             follower=self.follower,
             commit=self.commit,
+            check_usable=self.check_usable,
             world=world,
             buffers=BufferPool(buffer_bytes(chunker)),
         )
@@ -120,11 +122,14 @@ class Engine:
             raise CorruptionError("the journal is another bank's", kind=ErrorKind.JOURNAL)
 
     def check_usable(self) -> None:
-        """Raise InvalidInputError (kind FORKED) in a forked child of the process that opened the bank."""
+        """Raise InvalidInputError in a forked child of the process that opened the bank (kind FORKED), and once it is
+        closed (kind CLOSED)."""
         if self.in_child():
             raise InvalidInputError(
                 "this bank was opened by the parent process; open it again in the child", kind=ErrorKind.FORKED
             )
+        if self._closed:
+            raise InvalidInputError("the bank is closed", kind=ErrorKind.CLOSED)
 
     def in_child(self) -> bool:
         """Whether this is a forked child of the process that opened the bank."""
@@ -134,6 +139,7 @@ class Engine:
         if self.in_child():
             return
         self.checkpoints.wait()
+        self._closed = True
         self.resources.close()
         self.follower.close()
         self.journal.close()
@@ -148,11 +154,16 @@ class _Registry:
     def __init__(self) -> None:
         self._mutex = threading.RLock()
         self._open: dict[Hashable, tuple[Engine, int]] = {}
-        self._pid = os.getpid()
+        self._inherited: list[dict[Hashable, tuple[Engine, int]]] = []
+
+    def renew(self) -> None:
+        """To be called in a forked child: nothing is open here, and nobody holds the mutex."""
+        # Kept, because what the parent's engines would do when they go is none of the child's business.
+        self._inherited.append(self._open)
+        self._open, self._mutex = {}, threading.RLock()
 
     def take(self, key: Hashable, make: Callable[[], Engine]) -> Engine:
         with self._mutex:
-            self._forget_after_fork()
             engine, users = self._open.get(key, (None, 0))
             if engine is None:
                 engine = make()
@@ -172,28 +183,18 @@ class _Registry:
 
     def has(self, key: Hashable) -> bool:
         with self._mutex:
-            self._forget_after_fork()
             return key in self._open
-
-    def _forget_after_fork(self) -> None:
-        if self._pid != os.getpid():
-            self._open, self._pid = {}, os.getpid()
 
 
 _registry = _Registry()
+os.register_at_fork(after_in_child=_registry.renew)
 _memory_banks: dict[str, tuple[MemoryStore, MemoryJournal]] = {}
+_memory_mutex = threading.Lock()
 
 
 def create_engine(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir: Path | None) -> Engine:
     """Create a bank and open it. Raises AlreadyExistsError, InvalidInputError for a folder in use, StoreError."""
-    if url.scheme == "local":
-        _prepare_folder(url.path, world)
-    elif url.name in _memory_banks:
-        raise AlreadyExistsError("a bank of this name exists in memory", kind=ErrorKind.BANK_EXISTS, bank=str(url))
-    else:
-        _memory_banks[url.name] = MemoryStore(world=world), MemoryJournal()
     data = encode_bank(descriptor, world.entropy(SALT_BYTES))
-    _store_of(url, world).put_new(BANK_NAME, [data])
 
     def make() -> Engine:
         first = First(descriptor.bank_id, bank_hash(data))
@@ -202,7 +203,36 @@ def create_engine(url: BankUrl, descriptor: BankDescriptor, world: World, cache_
             engine.check_first(first.bank_hash)
         return engine
 
-    return _registry.take(_key(url), make)
+    with _creating(url):
+        if url.scheme == "local":
+            _prepare_folder(url.path, world)
+        elif url.name in _memory_banks:
+            raise AlreadyExistsError("a bank of this name exists in memory", kind=ErrorKind.BANK_EXISTS, bank=str(url))
+        else:
+            _memory_banks[url.name] = MemoryStore(world=world), MemoryJournal()
+        _store_of(url, world).put_new(BANK_NAME, [data])
+        return _take(url, descriptor, make)
+
+
+@contextmanager
+def _creating(url: BankUrl) -> Iterator[None]:
+    """One at a time creates a bank in a folder: BANK is there before the first record, and a rival that comes between
+    the two would take it for the rest of an attempt that was cut off, and replace it."""
+    if url.scheme != "local":
+        with _memory_mutex:
+            yield
+        return
+    try:
+        make_folder(url.path)
+        descriptor = os.open(url.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise translate(error, "cannot create a bank", path=url.path) from error
+    try:
+        # On the folder itself, so that no file is left over.
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def open_engine(url: BankUrl, world: World, cache_dir: Path | None) -> Engine:
@@ -220,7 +250,15 @@ def open_engine(url: BankUrl, world: World, cache_dir: Path | None) -> Engine:
             engine.check_first(bank_hash(data))
         return engine
 
-    return _registry.take(_key(url), make)
+    return _take(url, descriptor, make)
+
+
+def _take(url: BankUrl, descriptor: BankDescriptor, make: Callable[[], Engine]) -> Engine:
+    engine = _registry.take(_key(url), make)
+    if engine.descriptor.bank_id != descriptor.bank_id:
+        _registry.give(engine)
+        raise StoreError("a bank that was open here was deleted or replaced: close it first", bank=str(url))
+    return engine
 
 
 def close_engine(engine: Engine) -> None:
@@ -247,6 +285,14 @@ def _closing_on_error(engine: Engine) -> Iterator[Engine]:
     except BaseException:
         engine.close()
         raise
+
+
+def _scratch_folder(path: Path) -> Path:
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise translate(error, "cannot use this folder for the index", path=path) from error
+    return path
 
 
 def _if_empty(now: Snapshot, first: First) -> list[Op]:

@@ -9,7 +9,7 @@ Rule 3: a rebuilt index is made beside the old one and takes its place by a rena
 import logging
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,14 +17,14 @@ from pathlib import Path
 from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
 from casbank.engine.packs import PackReader
-from casbank.errors import CorruptionError, ErrorKind, StoreError
+from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, StoreError
 from casbank.format.header import Kind, sequence_id
 from casbank.format.record import Checkpointed, Record, decode_record, record_hash
 from casbank.format.seal import Sealing
 from casbank.index.apply import EMPTY, Applied, Contents, ContentsOf, apply_records
-from casbank.index.tables import State
+from casbank.index.tables import NameRow, State
 from casbank.index.transaction import Edit, Snapshot
-from casbank.index.view import View, remove_folder
+from casbank.index.view import InheritedIndexError, View, is_in_use, remove_folder
 from casbank.journal.base import Journal, JournalEntry, Superseded
 from casbank.model import PackInfo
 from casbank.storage.files import make_folder, translate
@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 # Records applied in one index transaction while replaying: enough to amortise it, few enough to bound memory.
 _REPLAY_RECORDS = 256
 _REPLAY_BYTES = 8 * limits.MIB
+# Each one lost means that somebody wrote two checkpoints while one was being loaded.
+_REBUILD_ATTEMPTS = 5
+_NEW, _OLD = ".new-", ".old-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +68,38 @@ class Follower:
         self._world = world
         self._mutex = threading.RLock()
         self._seen = EMPTY
-        self._view = View(index.folder, index.map_bytes)
+        try:
+            self._view = View(index.folder, index.map_bytes)
+        except InheritedIndexError:
+            # Of no use here, and in the way: whoever opens the bank from now on takes the new one.
+            self._view = self._made_anew()
         self._view.clear_stale_readers()
+        self._remove_leftovers()
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A snapshot of the index as it is; call :meth:`catch_up` first where what others wrote matters."""
-        with self._view.read() as snapshot:
-            yield snapshot
+        """A snapshot of the index as it is; call :meth:`catch_up` first where what others wrote matters.
+
+        Never open one within another. Raises InvalidInputError (kind CLOSED) if the bank was closed meanwhile.
+        """
+        with ExitStack() as stack:
+            yield self._enter(stack)
+
+    def _enter(self, stack: ExitStack) -> Snapshot:
+        while True:
+            view = self._view
+            try:
+                return stack.enter_context(view.read())
+            except InvalidInputError:
+                # Closed: because a rebuild put another one in its place?
+                if view is self._view:
+                    raise
+
+    def names(self, prefix: bytes, after: bytes | None, limit: int, *, reverse: bool) -> list[NameRow]:
+        """A page of a list. A method of its own: a snapshot that a suspended iteration still names keeps its place in
+        LMDB's table of readers."""
+        with self.read() as snapshot:
+            return snapshot.names(prefix, after, limit, reverse=reverse)
 
     @property
     def seen(self) -> State:
@@ -110,30 +137,44 @@ class Follower:
         with self._mutex:
             try:
                 self._seen = _apply(self._view, [applied], contents_of)
-            except (StoreError, CorruptionError) as error:
+            except CasbankError as error:
                 _log.warning("the index is behind the journal: %s", error)
 
     def rebuild(self) -> None:
         """Make the index anew from the store, beside the old one, and put it in its place."""
         with self._mutex:
-            fresh = self._place.folder.with_name(f"{self._place.folder.name}.new-{self._world.entropy(8).hex()}")
-            view = View(fresh, self._place.map_bytes)
+            old, self._view = self._view, self._made_anew()
+            old.abandon()
+
+    def _made_anew(self) -> View:
+        """A view of the journal's head, in its place."""
+        for _ in range(_REBUILD_ATTEMPTS):
+            view = View(self._beside(_NEW), self._place.map_bytes)
             try:
                 if self._journal.first() > 1:
                     self._load_newest_checkpoint(view)
-                self._seen = self._replay(view)
-                self._swap(view)
-            except BaseException:
+                state = self._replay(view)
+                self._put_in_place(view)
+            except BaseException as error:
                 view.abandon()
-                remove_folder(fresh)
+                remove_folder(view.folder)
+                if isinstance(error, Superseded):
+                    # Another process has just let go of records that a newer checkpoint covers.
+                    continue
+                if isinstance(error, _ForeignIndex):
+                    message = "the journal does not follow its checkpoint"
+                    raise CorruptionError(message, kind=ErrorKind.JOURNAL) from error
                 raise
+            self._seen = state
+            return view
+        raise StoreError("the journal is forgotten faster than it can be read", path=self._place.folder)
 
     def close(self) -> None:
         self._view.close()
 
-    def _swap(self, view: View) -> None:
+    def _put_in_place(self, view: View) -> None:
         folder = self._place.folder
-        discarded = folder.with_name(f"{folder.name}.old-{self._world.entropy(8).hex()}")
+        discarded = self._beside(_OLD)
         try:
             make_folder(folder)
             folder.rename(discarded)
@@ -141,9 +182,18 @@ class Follower:
         except OSError as error:
             raise translate(error, "cannot replace the index", path=folder) from error
         view.folder = folder
-        old, self._view = self._view, view
-        old.abandon()
         remove_folder(discarded)
+
+    def _beside(self, what: str) -> Path:
+        return self._place.folder.with_name(f"{self._place.folder.name}{what}{self._world.entropy(8).hex()}")
+
+    def _remove_leftovers(self) -> None:
+        """What a process that died in a rebuild left behind."""
+        folder = self._place.folder
+        for what in (_NEW, _OLD):
+            for left in folder.parent.glob(f"{folder.name}{what}*"):
+                if not is_in_use(left):
+                    remove_folder(left)
 
     def _load_newest_checkpoint(self, view: View) -> None:
         official = [
@@ -159,6 +209,8 @@ class Follower:
             except CorruptionError as error:
                 _log.warning("checkpoint %s is damaged, trying the one before: %s", checkpoint.name, error)
                 failure = error
+                # What was loaded before the damage was met is no part of the one before.
+                view.update(Edit.clear)
             else:
                 return
         raise failure or CorruptionError("the journal begins without a checkpoint", kind=ErrorKind.CHECKPOINT)

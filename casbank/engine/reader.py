@@ -12,15 +12,18 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import NamedTuple
+
+from blake3 import blake3
 
 from casbank import limits
 from casbank.engine.packs import PackReader, WantedEntry
 from casbank.engine.resources import WORKERS, Resources
 from casbank.errors import CorruptionError, ErrorKind, NotFoundError
 from casbank.format.descriptor import Descriptor
-from casbank.format.manifest import LeafRow, decode_inner, decode_leaf
+from casbank.format.manifest import InnerRow, LeafRow, decode_inner, decode_leaf
 from casbank.format.seal import IdOf
 from casbank.index.tables import PackRow
 from casbank.index.transaction import Snapshot
@@ -112,10 +115,12 @@ class ObjectReader:
         """
         if start >= end:
             return
-        if item.inline is not None:
-            yield memoryview(item.inline)[start:end]
-            return
         try:
+            if item.inline is not None:
+                if self._resources.ids.chunk(item.inline) != item.root:
+                    raise CorruptionError("inline content does not match its id", kind=ErrorKind.CHUNK_ID)
+                yield memoryview(item.inline)[start:end]
+                return
             yield from self._stored_pieces(item, start, end, eager=eager)
         except CorruptionError as error:
             raise CorruptionError(error.message, kind=error.kind, object=name, **error.context) from error
@@ -123,7 +128,13 @@ class ObjectReader:
     def _stored_pieces(self, item: Descriptor, start: int, end: int, *, eager: bool) -> Iterator[memoryview]:
         first, rows = self._chunks_from(item, start)
         at = first
+        # Who reads all of it in order gets the digest checked, before the last piece is let out.
+        hasher = blake3() if item.digest is not None and (start, end) == (0, item.size) else None
         for piece in self._fetch(_until(rows, end - first), eager=eager):
+            if hasher is not None:
+                hasher.update(piece)
+                if at + len(piece) == end and hasher.digest() != item.digest:
+                    raise CorruptionError("the content does not match its digest", kind=ErrorKind.DIGEST)
             yield piece[max(0, start - at) : end - at]
             at += len(piece)
         if at < end:
@@ -135,29 +146,34 @@ class ObjectReader:
         """Offset of the chunk that holds byte ``start``, and the chunks from there on."""
         if item.depth == 0:
             return 0, iter([LeafRow(item.root, item.size)])
-        return self._descend(item.root, item.depth, 0, start)
+        return self._descend(item.root, item.depth, item.size, 0, start)
 
-    def _descend(self, node_id: bytes, depth: int, base: int, start: int) -> tuple[int, Iterator[LeafRow]]:
+    def _descend(
+        self, node_id: bytes, depth: int, size: int, base: int, start: int
+    ) -> tuple[int, Iterator[LeafRow]]:
+        """The chunks of a node of ``size`` bytes, which begins at offset ``base``, from the one with ``start`` on."""
         node = self._node(node_id, depth)
         if depth == 1:
             leaf_rows = decode_leaf(node)
+            _check_sum(sum(row.raw for row in leaf_rows), size)
             for number, row in enumerate(leaf_rows):
                 if base + row.raw > start:
                     return base, iter(leaf_rows[number:])
                 base += row.raw
             return base, iter(())
         rows = decode_inner(node)
+        _check_sum(sum(row.bytes_below for row in rows), size)
         for number, inner in enumerate(rows):
             if base + inner.bytes_below > start:
-                first, chunks = self._descend(inner.id, depth - 1, base, start)
-                return first, self._then(chunks, [row.id for row in rows[number + 1 :]], depth - 1)
+                first, chunks = self._descend(inner.id, depth - 1, inner.bytes_below, base, start)
+                return first, self._then(chunks, rows[number + 1 :], depth - 1)
             base += inner.bytes_below
         return base, iter(())
 
-    def _then(self, chunks: Iterator[LeafRow], nodes: list[bytes], depth: int) -> Iterator[LeafRow]:
+    def _then(self, chunks: Iterator[LeafRow], nodes: list[InnerRow], depth: int) -> Iterator[LeafRow]:
         yield from chunks
-        for node_id in nodes:
-            yield from self._descend(node_id, depth, 0, 0)[1]
+        for node in nodes:
+            yield from self._descend(node.id, depth, node.bytes_below, 0, 0)[1]
 
     def _node(self, node_id: bytes, depth: int) -> bytes:
         kind = EntryType.LEAVES if depth == 1 else EntryType.INNER_NODES
@@ -176,11 +192,12 @@ class ObjectReader:
         ahead = _AHEAD if eager else 1
         try:
             for found in self._ranges(rows, _PLAN_CHUNKS if eager else 1):
-                under_way.append(self._resources.workers.submit(self._open, found, self._resources.ids.chunk))
+                under_way.append(self._resources.work(partial(self._open, found, self._resources.ids.chunk)))
                 if len(under_way) >= ahead:
                     yield from under_way.popleft().result()
                     ahead = min(_AHEAD, ahead + 1)
             while under_way:
+                self._resources.check_usable()
                 yield from under_way.popleft().result()
         finally:
             for future in under_way:
@@ -275,6 +292,11 @@ class ObjectReader:
         for number, data in fresh.items():
             self._cache.put((pack_id, number), data)
         return fresh
+
+
+def _check_sum(found: int, size: int) -> None:
+    if found != size:
+        raise CorruptionError(f"a manifest node of {size} bytes adds up to {found}", kind=ErrorKind.MANIFEST)
 
 
 def _until(rows: Iterator[LeafRow], size: int) -> Iterator[LeafRow]:

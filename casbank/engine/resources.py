@@ -3,8 +3,9 @@
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from casbank import limits
 from casbank.chunking import Chunker
@@ -12,11 +13,14 @@ from casbank.engine.commit import Decide
 from casbank.engine.follow import Follower
 from casbank.engine.packing import PACK_BUFFER_BYTES
 from casbank.engine.packs import PackReader
+from casbank.errors import ErrorKind, InvalidInputError
 from casbank.format.seal import Sealing
 from casbank.index.apply import Contents
 from casbank.sealing.ids import Ids
 from casbank.storage.base import Store
 from casbank.world import World
+
+_Result = TypeVar("_Result")
 
 # More threads than this only wait for the interpreter's lock.
 WORKERS = max(2, min(8, os.cpu_count() or 2))
@@ -59,6 +63,7 @@ class Resources:
     packs: PackReader
     follower: Follower
     commit: Callable[[Decide, dict[bytes, Contents]], int]
+    check_usable: Callable[[], None]
     world: World
     buffers: BufferPool
     pack_buffers: BufferPool = field(default_factory=lambda: BufferPool(PACK_BUFFER_BYTES, _SPARE_PACK_BUFFERS))
@@ -69,10 +74,26 @@ class Resources:
         default_factory=lambda: ThreadPoolExecutor(_UPLOADERS, thread_name_prefix="casbank-store")
     )
 
+    def work(self, task: Callable[[], _Result]) -> Future[_Result]:
+        """Let a worker do it. InvalidInputError if the bank is closed, or was opened by the parent process."""
+        return self._submit(self.workers, task)
+
+    def upload(self, task: Callable[[], _Result]) -> Future[_Result]:
+        """Let an uploader do it; the same."""
+        return self._submit(self.uploaders, task)
+
     def close(self) -> None:
-        """End the threads; whatever they still do comes to nothing that is visible."""
-        self.workers.shutdown(cancel_futures=True)
-        self.uploaders.shutdown(cancel_futures=True)
+        """End the threads, once they have done what they were given: somebody may be waiting for it."""
+        self.workers.shutdown()
+        self.uploaders.shutdown()
+
+    def _submit(self, pool: ThreadPoolExecutor, task: Callable[[], _Result]) -> Future[_Result]:
+        # In a forked child there are no threads, and the future would never come.
+        self.check_usable()
+        try:
+            return pool.submit(task)
+        except RuntimeError as error:
+            raise InvalidInputError("the bank is closed", kind=ErrorKind.CLOSED) from error
 
 
 def buffer_bytes(chunker: Chunker) -> int:

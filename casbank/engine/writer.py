@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -24,7 +25,7 @@ from casbank import limits
 from casbank.engine.packing import FinishedPack, Group, PackBuilder, make_group
 from casbank.engine.resources import WORKERS, Resources
 from casbank.engine.source import Reader
-from casbank.errors import StoreError
+from casbank.errors import InvalidInputError, StoreError
 from casbank.format.descriptor import Descriptor
 from casbank.format.header import Kind
 from casbank.format.manifest import ManifestBuilder, Tree
@@ -90,7 +91,8 @@ class Session:
 
     def __init__(self, resources: Resources, inline_max: int) -> None:
         self._resources = resources
-        self._inline_max = inline_max
+        # What is no longer than the shortest chunk is one chunk however it is stored: equal contents, equal etags.
+        self._inline_max = min(inline_max, resources.chunker.profile.min_bytes)
         self._batch: _Batch | None = None
         self._under_way: deque[tuple[_Batch, Future[_Sealable]]] = deque()
         # Chunks that this session has sealed or is about to: to whom each was given.
@@ -101,6 +103,7 @@ class Session:
         self._uploads: deque[Future[None]] = deque()
         self._unpublished: list[PackInfo] = []
         self._error: BaseException | None = None
+        self._reading = False
         self.contents: dict[bytes, Contents] = {}
 
     @property
@@ -111,8 +114,11 @@ class Session:
     def add(self, reader: Reader, metadata: Mapping[str, str | bytes], *, digest: bool) -> PendingObject:
         """Read an object to its end. If the reader raises, the object is dropped and the session goes on."""
         self._check()
+        if self._reading:
+            raise InvalidInputError("a source cannot put into the batch that is reading it")
         item = PendingObject(metadata)
         hasher = blake3() if digest else None
+        self._reading = True
         try:
             self._read(item, reader, hasher)
         except BaseException:
@@ -120,6 +126,8 @@ class Session:
             if self._batch is not None:
                 self._batch.fill = self._batch.cut
             raise
+        finally:
+            self._reading = False
         if hasher is not None:
             item.digest = hasher.digest()
         return item
@@ -335,7 +343,7 @@ class Session:
             self._absorb_oldest()
 
     def _start(self, batch: _Batch) -> None:
-        self._under_way.append((batch, self._resources.workers.submit(self._process, batch)))
+        self._under_way.append((batch, self._resources.work(partial(self._process, batch))))
 
     def _close_packs(self) -> None:
         self._seal_nodes()
@@ -357,7 +365,7 @@ class Session:
         """Let an uploader finish and store a pack."""
         while len(self._uploads) >= _UPLOADS_MAX:
             self._uploads.popleft().result()
-        self._uploads.append(self._resources.uploaders.submit(self._upload, full))
+        self._uploads.append(self._resources.upload(partial(self._upload, full)))
 
     def _upload(self, full: PackBuilder) -> None:
         pack: FinishedPack = full.finish()

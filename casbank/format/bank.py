@@ -69,7 +69,7 @@ def bank_hash(data: bytes) -> bytes:
 def decode_bank(data: bytes) -> BankDescriptor:
     """Raises CorruptionError, or UnsupportedFormatError for a bank of a later version."""
     header = decode_header(data)
-    if header.kind is not Kind.BANK:
+    if header.kind is not Kind.BANK or header.file_id != header.bank_id:
         raise CorruptionError("BANK is another kind of file", kind=_KIND)
     if len(data) > BANK_BYTES_MAX or blake3(data[:-_HASH_BYTES]).digest() != data[-_HASH_BYTES:]:
         raise CorruptionError("BANK fails its hash", kind=_KIND)

@@ -101,7 +101,7 @@ def decode_block_head(data: Buffer) -> BlockHead:
     stored, raw, codec, flags, _ = _BLOCK.unpack(data)
     if flags & ~_FINAL:
         raise UnsupportedFormatError(f"unknown flags {flags:#x} in a checkpoint")
-    if max(stored, raw) > limits.CHECKPOINT_BLOCK_BYTES_MAX + TAG_BYTES:
+    if raw > limits.CHECKPOINT_BLOCK_BYTES_MAX or stored > limits.CHECKPOINT_BLOCK_BYTES_MAX + TAG_BYTES:
         raise CorruptionError("a checkpoint's block is too long", kind=_KIND)
     return BlockHead(stored, raw, codec, bool(flags & _FINAL))
 

@@ -17,7 +17,7 @@ from blake3 import blake3
 from casbank import limits
 from casbank.errors import CorruptionError, ErrorKind, UnsupportedFormatError
 from casbank.format.compression import decompress
-from casbank.format.header import HEADER_BYTES
+from casbank.format.header import HEADER_BYTES, Kind
 from casbank.format.seal import TAG_BYTES, FileSeal, Lane
 from casbank.model import Buffer, ChunkRow, EntryRow, EntryType
 
@@ -94,21 +94,23 @@ def decode_toc(seal: FileSeal, trailer: Trailer, copies: Buffer) -> Toc:
             plain = seal.open(Lane.TOC, copy, b"", copies[copy * length : (copy + 1) * length])
         except CorruptionError:
             continue
-        return _parse_toc(plain, trailer)
+        return _parse_toc(plain, trailer, seal.header.kind)
     raise CorruptionError("both tables of contents are damaged", kind=_CORRUPT, pack=trailer.pack_id)
 
 
-def _parse_toc(plain: Buffer, trailer: Trailer) -> Toc:
+def _parse_toc(plain: Buffer, trailer: Trailer, kind: Kind) -> Toc:
     split = trailer.entries * _ENTRY.size
     if len(plain) < split or (len(plain) - split) % _CHUNK.size:
         raise CorruptionError("table of contents has a wrong length", kind=_CORRUPT)
     entries = []
-    for kind, codec, flags, stored, raw, chunks in _ENTRY.iter_unpack(memoryview(plain)[:split]):
+    for entry_type, codec, flags, stored, raw, chunks in _ENTRY.iter_unpack(memoryview(plain)[:split]):
         if flags:
             raise UnsupportedFormatError(f"unknown flags {flags:#x} on an entry")
-        entries.append(EntryRow(kind, codec, stored, raw, chunks))
+        entries.append(EntryRow(entry_type, codec, stored, raw, chunks))
     toc = Toc(entries, [ChunkRow(*row) for row in _CHUNK.iter_unpack(memoryview(plain)[split:])])
     _check_toc(toc, trailer)
+    if any((row.type == EntryType.CHUNKS) != (kind is Kind.DATA_PACK) for row in toc.entries):
+        raise CorruptionError("a pack mixes content and manifests", kind=_CORRUPT)
     return toc
 
 

@@ -8,12 +8,14 @@ the last process that has the index open may say "clean" again. Rule 3: who has 
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from casbank.storage.files import FileLock, fdatasync, fsync_folder
-from casbank.storage.mount import boot_id, mount_of
+from casbank.storage.mount import UNKNOWN, boot_id, mount_of
 
 _MARKER = "marker"
+_MARKER_BYTES = 256
 _LOCK = "users"
 
 
@@ -21,10 +23,19 @@ class Marker:
     """The marker file of one index folder, and this process's share in its lock."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / _MARKER
-        self._lock = FileLock(folder / _LOCK)
+        self._folder = folder
         self._session = f"{boot_id()} {mount_of(folder).identity}"
+        self._lock = FileLock(folder / _LOCK)
+        # Held open: another process may put another index in this one's place, and its marker is not ours to write.
+        self._descriptor = os.open(folder / _MARKER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         self._dirty = False
+
+    def is_in_place(self) -> bool:
+        """Whether the folder is still the one that was locked: a rebuild puts another in its place."""
+        try:
+            return os.path.samestat((self._folder / _MARKER).stat(), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
 
     def alone(self) -> bool:
         """Try to be the only one; if so, nobody can open the index until :meth:`share`."""
@@ -37,7 +48,10 @@ class Marker:
     def survived(self) -> bool:
         """Whether what is in the folder can be what was written last."""
         state = self._read()
-        return bool(state) and (state.get("clean") is True or state.get("session") == self._session)
+        if state.get("clean") is True:
+            return True
+        # Where nobody can tell one boot from the next, nothing that was not synced is believed.
+        return state.get("session") == self._session and UNKNOWN not in self._session
 
     def clean(self) -> bool:
         """Whether the index was closed in order."""
@@ -55,24 +69,27 @@ class Marker:
         self._dirty = False
 
     def close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        # Not left to the close: a forked child has the lock's file open too, and would keep others out.
+        self._lock.release()
         self._lock.close()
 
     def _read(self) -> dict[str, object]:
         try:
-            state = json.loads(self._path.read_bytes())
+            state = json.loads(os.pread(self._descriptor, _MARKER_BYTES, 0))
         except (OSError, ValueError):
             return {}
         return state if isinstance(state, dict) else {}
 
     def _write(self, *, clean: bool) -> None:
         # In place and within one sector: a torn write is no JSON, and that counts as "not survived".
-        text = json.dumps({"session": self._session, "clean": clean}).encode().ljust(256)
-        is_new = not self._path.exists()
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            os.pwrite(descriptor, text, 0)
-            fdatasync(descriptor)
-        finally:
-            os.close(descriptor)
+        text = json.dumps({"session": self._session, "clean": clean}).encode().ljust(_MARKER_BYTES)
+        is_new = os.fstat(self._descriptor).st_size == 0
+        os.pwrite(self._descriptor, text, 0)
+        fdatasync(self._descriptor)
         if is_new:
-            fsync_folder(self._path.parent)
+            # A folder that is gone is believed by nobody.
+            with suppress(FileNotFoundError):
+                fsync_folder(self._folder)

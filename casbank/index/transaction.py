@@ -150,6 +150,11 @@ class Edit(Snapshot):
     def put_state(self, state: State) -> None:
         self._put("meta", _STATE, tables.encode_state(_STATE, state))
 
+    def clear(self) -> None:
+        """Empty every table."""
+        for database in self._databases.values():
+            self._transaction.drop(database, delete=False)
+
     def put_chunks(self, rows: Iterable[tuple[bytes, Location]]) -> None:
         """Add locations; sorted first, since sorted inserts are several times faster and fill pages better."""
         items = sorted((chunk_id, tables.encode_location(chunk_id, place)) for chunk_id, place in rows)

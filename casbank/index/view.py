@@ -2,21 +2,24 @@
 
 Rule 1: commits are not synced; ``marker.py`` says what may be believed after a crash.
 Rule 2: a view that cannot be believed is removed, never mended: it is rebuilt from the store.
-Rule 3: LMDB may change its map's size only while this process has no transaction open; the gate sees to that.
+Rule 3: LMDB may change its map's size, and may be closed, only while this process has no transaction open; the gate
+sees to that.
 """
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lmdb
 
 from casbank import limits
-from casbank.errors import CorruptionError, ErrorKind, StoreError
+from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, StoreError
 from casbank.index import probe
 from casbank.index.marker import Marker
 from casbank.index.transaction import DUPLICATE_TABLES, TABLES, Edit, Snapshot
@@ -25,6 +28,21 @@ from casbank.storage.mount import refuse_network_file_system
 
 _PROBE_SECONDS_MAX = 60
 _DATA = "data.mdb"
+_LOCK_TABLE = "lock.mdb"
+# A cache line each, and the table's head.
+_LOCK_TABLE_BYTES = 64 * (limits.INDEX_READERS_MAX + 4)
+
+
+# The data files that are open here, by device and inode, and the process that opened each.
+_opened: dict[tuple[int, int], int] = {}
+
+
+class InheritedIndexError(Exception):
+    """The parent process had this index open when it forked, so this process can neither use nor open it.
+
+    LMDB's locks and readers are those of the process that opened it; to close what was inherited would give up the
+    parent's. So it is left as it is. Never leaves the library.
+    """
 
 
 class View:
@@ -33,40 +51,64 @@ class View:
     def __init__(self, folder: Path, map_bytes: int = limits.INDEX_MAP_BYTES_DEFAULT) -> None:
         """Open the index in ``folder``, which is made if need be; remove what cannot be believed first.
 
-        Raises StoreError if the folder is on a network file system or cannot be written.
+        Raises StoreError if the folder is on a network file system or cannot be written, InheritedIndexError.
         """
         self.folder = folder
+        self._gate = _Gate()
+        self._closed = False
         try:
             make_folder(folder)
             refuse_network_file_system(folder)
-            self._marker = Marker(folder)
-            self._admit()
-            self._environment = _open_environment(folder, map_bytes)
+            while not self._open(map_bytes):
+                # A rebuild has put another index in this one's place meanwhile.
+                make_folder(folder)
         except OSError as error:
             raise _translated(error, folder) from error
         except lmdb.Error as error:
             raise StoreError(f"cannot open the index: {error}", path=folder) from error
-        self._gate = _Gate()
-        self._databases = {
-            name: self._environment.open_db(name.encode(), dupsort=name in DUPLICATE_TABLES) for name in TABLES
-        }
+
+    def _open(self, map_bytes: int) -> bool:
+        """Open what is in the folder; False if it is not in its place any more."""
+        self._marker = Marker(self.folder)
+        with ExitStack() as undo:
+            undo.callback(self._marker.close)
+            self._admit()
+            _refuse_inherited(self.folder)
+            self._environment = _open_environment(self.folder, map_bytes)
+            undo.callback(self._environment.close)
+            self._databases = {
+                name: self._environment.open_db(name.encode(), dupsort=name in DUPLICATE_TABLES) for name in TABLES
+            }
+            if self._marker.is_in_place():
+                undo.pop_all()
+                self._file = _file_of(self.folder)
+                _opened[self._file] = os.getpid()
+                return True
+        return False
 
     def _admit(self) -> None:
         # If nobody else has it open, then what is here was left by processes that are gone.
-        if self._marker.alone() and not self._credible():
+        if self._marker.alone() and not self._credible() and self._marker.is_in_place():
             _wipe(self.folder)
         self._marker.share()
 
     def _credible(self) -> bool:
-        return self._marker.survived() and (self._marker.clean() or _is_sound(self.folder))
+        if not self._marker.survived():
+            return False
+        return _is_complete(self.folder) if self._marker.clean() else _is_sound(self.folder)
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
-        """A snapshot of the newest committed tables. Keep it short."""
+        """A snapshot of the newest committed tables. Keep it short, and never open one within another.
+
+        Raises InvalidInputError (kind CLOSED) if this view was closed.
+        """
         while True:
             with self._gate.shared():
+                self._check_open()
                 try:
-                    transaction = self._environment.begin()
+                    with _own_errors(self.folder):
+                        transaction = self._environment.begin()
                 except lmdb.MapResizedError:
                     transaction = None
                 if transaction is not None:
@@ -81,8 +123,10 @@ class View:
             self._marker.make_dirty()
         while True:
             try:
-                with self._gate.shared(), _own_errors(self.folder), self._environment.begin(write=True) as transaction:
-                    change(Edit(transaction, self._databases))
+                with self._gate.shared(), _own_errors(self.folder):
+                    self._check_open()
+                    with self._environment.begin(write=True) as transaction:
+                        change(Edit(transaction, self._databases))
                 return
             except lmdb.MapFullError:
                 self._resize(2 * self._environment.info()["map_size"])
@@ -91,8 +135,13 @@ class View:
 
     def _resize(self, map_bytes: int) -> None:
         """Another map size; 0 takes over what another process has set."""
-        with self._gate.alone():
+        with self._gate.alone(), _own_errors(self.folder):
+            self._check_open()
             self._environment.set_mapsize(map_bytes)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise InvalidInputError("the index is closed", kind=ErrorKind.CLOSED)
 
     def used_bytes(self) -> int:
         """Bytes of the file that hold pages, used ones or such as can be used again."""
@@ -104,24 +153,30 @@ class View:
 
     def close(self) -> None:
         """Close; sync first if no other process has it open, so that it is believed after a reboot."""
-        alone = self._marker.alone()
-        if alone and not self._marker.clean():
-            try:
-                self._environment.sync(True)
-                self._marker.make_clean()
-            except (lmdb.Error, OSError):
-                # Nothing is lost: the next one to open it after a reboot rebuilds it.
-                pass
-        self._environment.close()
-        self._marker.close()
+        with self._gate.alone():
+            if self._marker.alone() and not self._marker.clean():
+                try:
+                    self._environment.sync(True)
+                    self._marker.make_clean()
+                except (lmdb.Error, OSError):
+                    # Nothing is lost: the next one to open it after a reboot rebuilds it.
+                    pass
+            self._end()
 
     def abandon(self) -> None:
         """Close a view whose folder is to be removed."""
+        with self._gate.alone():
+            self._end()
+
+    def _end(self) -> None:
+        self._closed = True
+        _opened.pop(self._file, None)
         self._environment.close()
         self._marker.close()
 
 
 def _open_environment(folder: Path, map_bytes: int) -> lmdb.Environment:
+    _reserve_lock_file(folder)
     return lmdb.open(
         str(folder),
         map_size=map_bytes,
@@ -134,6 +189,40 @@ def _open_environment(folder: Path, map_bytes: int) -> lmdb.Environment:
         # Look-ups are random: reading ahead evicts what is used.
         readahead=False,
     )
+
+
+def _file_of(folder: Path) -> tuple[int, int]:
+    status = (folder / _DATA).stat()
+    return status.st_dev, status.st_ino
+
+
+def _refuse_inherited(folder: Path) -> None:
+    if (folder / _DATA).exists() and _opened.get(_file_of(folder), os.getpid()) != os.getpid():
+        raise InheritedIndexError
+
+
+def _reserve_lock_file(folder: Path) -> None:
+    """Give LMDB's table of readers its blocks: a hole in a map is a SIGBUS on a full disk."""
+    descriptor = os.open(folder / _LOCK_TABLE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        allocate = getattr(os, "posix_fallocate", None)
+        if allocate is not None:
+            allocate(descriptor, 0, _LOCK_TABLE_BYTES)
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _is_complete(folder: Path) -> bool:
+    """Whether the file is as long as its first pages say: to read what is missing would be a SIGBUS."""
+    try:
+        with lmdb.open(str(folder), readonly=True, lock=False, create=False) as environment:
+            end = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        return end <= (folder / _DATA).stat().st_size
+    except (lmdb.Error, OSError):
+        return not (folder / _DATA).exists()
 
 
 def _is_sound(folder: Path) -> bool:
@@ -153,7 +242,7 @@ def _is_sound(folder: Path) -> bool:
 
 
 def _wipe(folder: Path) -> None:
-    for name in (_DATA, "lock.mdb"):
+    for name in (_DATA, _LOCK_TABLE):
         (folder / name).unlink(missing_ok=True)
 
 
@@ -177,7 +266,7 @@ def is_in_use(folder: Path) -> bool:
 def _own_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (lmdb.MapFullError, lmdb.MapResizedError):
+    except (lmdb.MapFullError, lmdb.MapResizedError, CasbankError):
         raise
     except (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError) as error:
         raise CorruptionError(
@@ -186,8 +275,6 @@ def _own_errors(folder: Path) -> Iterator[None]:
     except lmdb.Error as error:
         raise StoreError(f"the index cannot be used: {error}", path=folder) from error
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         raise _translated(error, folder) from error
 
 
@@ -201,10 +288,14 @@ class _Gate:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
+        self._waiting = 0
 
     @contextmanager
     def shared(self) -> Iterator[None]:
         with self._changed:
+            if self._waiting:
+                # Readers that follow each other without a gap would keep the one waiting for ever.
+                self._changed.wait_for(lambda: not self._waiting)
             self._inside += 1
         try:
             yield
@@ -217,5 +308,10 @@ class _Gate:
     @contextmanager
     def alone(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._inside)
-            yield
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: not self._inside)
+                yield
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
