@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 from blake3 import blake3
@@ -188,10 +188,17 @@ class ObjectReader:
 
     def _fetch(self, rows: Iterator[LeafRow], *, eager: bool) -> Iterator[memoryview]:
         """The chunks' bytes in order, a few ranges ahead."""
+        ranges = self._ranges(rows, _PLAN_CHUNKS if eager else 1)
+        start = list(islice(ranges, 2))
+        if len(start) == 1:
+            # Most objects: a worker would take longer to wake up.
+            yield from self._open(start[0], self._resources.ids.chunk)
+            return
+        ranges = chain(start, ranges)
         under_way: deque[Future[list[memoryview]]] = deque()
         ahead = _AHEAD if eager else 1
         try:
-            for found in self._ranges(rows, _PLAN_CHUNKS if eager else 1):
+            for found in ranges:
                 under_way.append(self._resources.work(partial(self._open, found, self._resources.ids.chunk)))
                 if len(under_way) >= ahead:
                     yield from under_way.popleft().result()

@@ -1,0 +1,45 @@
+"""What every verb has in common: its common options, and how it ends."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from casbank.cli.console import Console
+from casbank.cli.failure import PARTIAL, explain
+from casbank.config import CACHE_VARIABLE
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the common options, as a Console, and turn what it raises into a message and an exit code."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Write one JSON document to standard output; sizes in bytes.")
+    @click.option("--quiet", "-q", is_flag=True, help="Say nothing but what failed.")
+    @click.option("--verbose", "-v", is_flag=True, help="Say more, and show tracebacks.")
+    @click.option(
+        "--cache-dir",
+        metavar="DIR",
+        type=click.Path(path_type=Path),
+        envvar=CACHE_VARIABLE,
+        show_envvar=True,
+        help="Keep the index here, not in the bank.",
+    )
+    @functools.wraps(function)
+    def wrapped(*, as_json: bool, quiet: bool, verbose: bool, cache_dir: Path | None, **arguments: Any) -> None:
+        context = click.get_current_context()
+        console = Console(as_json, quiet, verbose, cache_dir)
+        try:
+            function(console, **arguments)
+            # Here, where a full disk or a closed pipe can still be told.
+            sys.stdout.buffer.flush()
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
+            context.exit(explain(error, console))
+        if console.failures:
+            context.exit(PARTIAL)
+
+    return wrapped
