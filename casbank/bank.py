@@ -59,7 +59,7 @@ class Bank:
         place: str | os.PathLike[str],
         *,
         chunking: str = "default",
-        compression: int | str = 1,
+        compression: int | str = limits.COMPRESSION_LEVEL_DEFAULT,
         keep_deleted_s: int = limits.KEEP_DELETED_S_DEFAULT,
         cache_dir: str | os.PathLike[str] | None = None,
         world: World = REAL_WORLD,
@@ -139,9 +139,7 @@ class Bank:
         engine = self._writable()
         batch = Batch(engine, limits.INLINE_BYTES_MAX)
         try:
-            batch.put(
-                name, data, metadata=metadata, digest=digest, if_absent=if_absent, if_version=if_version
-            )
+            batch.put(name, data, metadata=metadata, digest=digest, if_absent=if_absent, if_version=if_version)
             version = batch.commit()
         except BaseException:
             batch.abandon()
@@ -154,9 +152,7 @@ class Bank:
         expected = expected_version(False, if_version)
         self._writable().commit(lambda now: delete_ops(now, name, expected, missing_ok=missing_ok))
 
-    def copy(
-        self, source: str, target: str, *, if_absent: bool = False, if_version: int | None = None
-    ) -> ObjectInfo:
+    def copy(self, source: str, target: str, *, if_absent: bool = False, if_version: int | None = None) -> ObjectInfo:
         """Store the content and metadata of ``source`` under ``target`` too: one record, no data.
 
         The conditions are on ``target``, as in :meth:`put`. Raises NotFoundError if ``source`` is absent.
@@ -308,9 +304,7 @@ class Bank:
         return verify_index(self._use())
 
     @staticmethod
-    def drop_index(
-        place: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None
-    ) -> None:
+    def drop_index(place: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None) -> None:
         """Remove the index of a bank that nobody has open; opening it makes it anew. StoreError if it is open."""
         drop_index(parse_bank_url(place), REAL_WORLD, _path(cache_dir))
 

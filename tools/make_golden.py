@@ -109,7 +109,7 @@ def main(target: Path) -> None:
     """Build, describe, copy what is durable."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch, "bank")
-        with Bank.create(place, chunking=CHUNKING, world=fixed_world()) as bank:
+        with Bank.create(place, chunking=CHUNKING, compression=1, world=fixed_world()) as bank:
             fill(bank)
             contents = [describe(info, bank.get) for info in bank.list()]
         shutil.rmtree(target / "bank", ignore_errors=True)

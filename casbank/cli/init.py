@@ -26,7 +26,7 @@ def _level(_context: click.Context, _option: click.Parameter, text: str) -> int 
 @click.option(
     "--compression",
     callback=_level,
-    default="1",
+    default=str(limits.COMPRESSION_LEVEL_DEFAULT),
     show_default=True,
     metavar="N|none",
     help="The level of zstd, 1 to 22.",

@@ -109,10 +109,7 @@ class _Storing:
                 self._skip(item)
             else:
                 read_bytes += self._store_file(batch, item)
-            if (
-                len(batch) >= limits.RECURSIVE_BATCH_OBJECTS
-                or batch.record_bytes >= limits.RECURSIVE_BATCH_BYTES
-            ):
+            if len(batch) >= limits.RECURSIVE_BATCH_OBJECTS or batch.record_bytes >= limits.RECURSIVE_BATCH_BYTES:
                 return True, read_bytes
         return False, read_bytes
 

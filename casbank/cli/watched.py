@@ -29,14 +29,18 @@ class WatchedFile(io.RawIOBase):
         status = os.fstat(descriptor)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self._modified_ns = status.st_mtime_ns
+        # A regular file that held still ends where it said; one of size 0 (as those of /proc) has to be asked.
+        self._left = self.size or None
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: "WriteableBuffer") -> int:
-        count = os.readv(self._descriptor, [buffer])
+        count = 0 if self._left == 0 else os.readv(self._descriptor, [buffer])
         if count == 0 and self.size is not None:
             self._check_unchanged()
+        if self._left is not None:
+            self._left = max(0, self._left - count)
         self.advance(count)
         return count
 

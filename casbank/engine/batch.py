@@ -235,9 +235,11 @@ def check_name(name: str) -> None:
 
 def checked_metadata(metadata: Mapping[str, str | bytes] | None) -> dict[str, str | bytes]:
     """A copy of user metadata. InvalidInputError unless it is str to str or bytes, 64 KiB at most."""
-    if not isinstance(metadata, Mapping | None):
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
         raise InvalidInputError("metadata is a mapping of str to str or bytes")
-    known = dict(metadata or {})
+    known = dict(metadata)
     if not all(isinstance(key, str) and isinstance(value, str | bytes) for key, value in known.items()):
         raise InvalidInputError("metadata is a mapping of str to str or bytes")
     try:

@@ -365,6 +365,7 @@ def _load_rows(view: View, section: Section, rows: list[Row]) -> None:
                     edit.put_config(key, value)
             case Section.STATE:
                 edit.put_state(State(*rows[-1]))
+
     view.update(load)
 
 

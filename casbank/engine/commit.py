@@ -11,12 +11,13 @@ Rule 4: a record that is durable is acknowledged, even if the index cannot take 
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from casbank import limits
 from casbank.engine.follow import Follower
-from casbank.errors import CasbankError, ErrorKind, InvalidInputError
+from casbank.errors import CasbankError, ErrorKind, InvalidInputError, StoreError
 from casbank.format.header import ID_BYTES, SALT_BYTES, Kind, sequence_id
 from casbank.format.record import Delete, Op, Packs, Put, Record, encode_record, op_bytes
 from casbank.format.seal import Sealing
@@ -33,7 +34,7 @@ Decide: TypeAlias = Callable[[Snapshot], Sequence[Op]]
 """Called with the state at n: returns the operations for record n+1, or raises what its caller is to be told."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Request:
     decide: Decide
     contents: Mapping[bytes, Contents]
@@ -86,11 +87,17 @@ class Committer:
         """
         request = _Request(decide, contents or {})
         self._waiting.append(request)
-        while not request.done:
-            # Whoever gets here first writes for all who wait meanwhile; they find theirs done.
-            with self._lead:
-                if not request.done:
-                    self._write_one()
+        try:
+            while not request.done:
+                # Whoever gets here first writes for all who wait meanwhile; they find theirs done.
+                with self._lead:
+                    if not request.done:
+                        self._write_one()
+        except BaseException:
+            # Nobody waits for it any longer; another leader may have it in hand.
+            with suppress(ValueError):
+                self._waiting.remove(request)
+            raise
         if request.error is not None:
             raise request.error
         return request.version
@@ -103,14 +110,18 @@ class Committer:
                     # Another host won the number: decide anew on what it wrote.
                     self._waiting.extendleft(reversed(draft.requests))
                     draft = _Draft()
-        except BaseException as error:
+        except Exception as error:
             # None of them may wait for ever; each gets what happened to the record that it was in.
-            stuck = draft.requests or ([self._waiting.popleft()] if self._waiting else [])
-            for request in stuck:
-                if not request.done:
-                    request.finish(error=error)
+            _finish(draft.requests or ([self._waiting.popleft()] if self._waiting else []), error)
             if not isinstance(error, CasbankError):
                 raise
+        except BaseException:
+            # This thread is interrupted, the others are not.
+            _finish(
+                draft.requests,
+                StoreError("the thread that wrote this record was interrupted", kind=ErrorKind.OUTCOME_UNKNOWN),
+            )
+            raise
 
     def _attempt(self, draft: _Draft) -> bool:
         state = self._follower.catch_up()
@@ -134,23 +145,37 @@ class Committer:
         return True
 
     def _fill(self, draft: _Draft, snapshot: Snapshot) -> None:
-        deferred = []
-        while self._waiting and draft.size < limits.GROUP_COMMIT_BYTES_MAX:
-            request = self._waiting.popleft()
-            try:
-                ops = _packs_first(request.decide(snapshot))
-                size = _checked_size(ops)
-            except BaseException as error:  # handed to the thread that asked
-                request.finish(error=error)
-                continue
-            names = {op.name for op in ops if isinstance(op, Put | Delete)}
-            if not ops:
-                request.finish()
-            elif draft.has_room(names, size):
-                draft.take(request, ops, names, size)
-            else:
-                deferred.append(request)
-        self._waiting.extendleft(reversed(deferred))
+        deferred: list[_Request] = []
+        try:
+            while self._waiting and draft.size < limits.GROUP_COMMIT_BYTES_MAX:
+                deferred.append(self._waiting.popleft())
+                if self._settle(draft, deferred[-1], snapshot):
+                    deferred.pop()
+        finally:
+            self._waiting.extendleft(reversed(deferred))
+
+    def _settle(self, draft: _Draft, request: _Request, snapshot: Snapshot) -> bool:
+        """Let a request decide, and take it into the draft; False if there is no room for it in this one."""
+        try:
+            ops = _packs_first(request.decide(snapshot))
+            size = _checked_size(ops)
+        except Exception as error:  # handed to the thread that asked
+            request.finish(error=error)
+            return True
+        names = {op.name for op in ops if isinstance(op, Put | Delete)}
+        if not ops:
+            request.finish()
+        elif draft.has_room(names, size):
+            draft.take(request, ops, names, size)
+        else:
+            return False
+        return True
+
+
+def _finish(requests: list[_Request], error: BaseException) -> None:
+    for request in requests:
+        if not request.done:
+            request.finish(error=error)
 
 
 def _packs_first(ops: Sequence[Op]) -> list[Op]:

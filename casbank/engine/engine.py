@@ -338,12 +338,16 @@ def _read_bank(url: BankUrl, world: World) -> bytes:
     if url.scheme == "local" and not url.path.is_dir():
         reason = "is not a folder" if url.path.exists() else "does not exist"
         raise NotFoundError(f"no bank at {url}: it {reason}; 'casbank init' makes one", kind=ErrorKind.NO_BANK)
+    store = _store_of(url, world)
     try:
-        return _store_of(url, world).get(BANK_NAME)
+        return store.get(BANK_NAME)
     except NotFoundError:
         raise NotFoundError(
             f"no bank at {url}: there is no file BANK in it; 'casbank init' makes one", kind=ErrorKind.NO_BANK
         ) from None
+    finally:
+        # It would keep a file of the bank open, and so its file system busy.
+        store.close()
 
 
 def _prepare_folder(root: Path, world: World) -> None:

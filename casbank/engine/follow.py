@@ -1,8 +1,8 @@
 """Keep the index at the journal's head, whoever wrote the records.
 
-Rule 1: the journal is right and the index is a view; an index that does not stand on this journal is rebuilt.
-Rule 2: an index that knows of a record that the journal has lost is not rebuilt silently: somebody was told that this
-record is durable.
+Rule 1: the journal is right and the index is a view: one that is missing, damaged or too old is made anew.
+Rule 2: an index that knows of a record that the journal does not have is not made anew silently: somebody was told that
+this record is durable.
 Rule 3: a rebuilt index is made beside the old one and takes its place by a rename.
 """
 
@@ -18,7 +18,8 @@ from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
 from casbank.engine.packs import PackReader
 from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, StoreError
-from casbank.format.header import Kind, sequence_id
+from casbank.format.header import HEADER_BYTES, Kind, sequence_id
+from casbank.format.pack import Toc
 from casbank.format.record import Checkpointed, Record, decode_record, record_hash
 from casbank.format.seal import Sealing
 from casbank.index.apply import EMPTY, Applied, Contents, ContentsOf, apply_records
@@ -36,6 +37,7 @@ _REPLAY_RECORDS = 256
 _REPLAY_BYTES = 8 * limits.MIB
 # Each one lost means that somebody wrote two checkpoints while one was being loaded.
 _REBUILD_ATTEMPTS = 5
+_NO_CONTENTS = Contents(bytes(HEADER_BYTES), Toc([], []))
 _NEW, _OLD = ".new-", ".old-"
 
 
@@ -119,7 +121,13 @@ class Follower:
         with self._mutex:
             try:
                 self._seen = self._replay(self._view)
-            except (Superseded, _ForeignIndex):
+            except Superseded:
+                self.rebuild()
+            except CorruptionError as error:
+                if error.kind is not ErrorKind.INDEX_VALUE:
+                    raise
+                # Or a bank whose index is damaged in this row could not even be opened, to rebuild it.
+                _log.warning("the index is made anew: %s", error)
                 self.rebuild()
             return self._seen
 
@@ -132,7 +140,7 @@ class Follower:
         applied = Applied(record, record_hash(entry.record), len(entry.record))
 
         def contents_of(info: PackInfo) -> Contents:
-            return contents.get(info.id) or self._packs.contents(info)
+            return contents.get(info.id) or self._contents_of(info)
 
         with self._mutex:
             try:
@@ -161,9 +169,6 @@ class Follower:
                 if isinstance(error, Superseded):
                     # Another process has just let go of records that a newer checkpoint covers.
                     continue
-                if isinstance(error, _ForeignIndex):
-                    message = "the journal does not follow its checkpoint"
-                    raise CorruptionError(message, kind=ErrorKind.JOURNAL) from error
                 raise
             self._seen = state
             return view
@@ -205,7 +210,7 @@ class Follower:
         failure: CorruptionError | None = None
         for checkpoint in reversed(official[-2:]):
             try:
-                load_checkpoint(self._checkpoints, checkpoint, view, self._packs.contents)
+                load_checkpoint(self._checkpoints, checkpoint, view, self._contents_of)
             except CorruptionError as error:
                 _log.warning("checkpoint %s is damaged, trying the one before: %s", checkpoint.name, error)
                 failure = error
@@ -221,21 +226,23 @@ class Follower:
         for batch in _batches(self._journal.read(state.seq)):
             applied = [Applied(self.decode(entry), record_hash(entry.record), len(entry.record)) for entry in batch]
             if applied[0].record.previous != state.hash:
-                raise _ForeignIndex
-            state = _apply(view, applied, self._packs.contents)
+                raise _another_history(state)
+            state = _apply(view, applied, self._contents_of)
         self._check_head(state)
         return state
 
     def _check_head(self, state: State) -> None:
         head = self._journal.head()
-        if state.seq == head.seq and state.hash != head.hash:
-            raise _ForeignIndex
-        if state.seq > head.seq:
-            raise CorruptionError(
-                f"the journal ends at record {head.seq}, but record {state.seq} was acknowledged: it was cut or "
-                "replaced by an older one. If that was intended, run 'casbank index drop'",
-                kind=ErrorKind.JOURNAL,
-            )
+        if state.seq > head.seq or (state.seq == head.seq and state.hash != head.hash):
+            raise _another_history(state)
+
+    def _contents_of(self, info: PackInfo) -> Contents:
+        """A pack that is lost or damaged must not keep anybody from what is in the others."""
+        try:
+            return self._packs.contents(info)
+        except CorruptionError as error:
+            _log.error("what is in a pack counts as missing: %s", error)
+            return _NO_CONTENTS
 
     def decode(self, entry: JournalEntry) -> Record:
         """The record in a journal entry, its tag and its place checked."""
@@ -246,8 +253,13 @@ class Follower:
         return record
 
 
-class _ForeignIndex(Exception):  # noqa: N818 - an answer, not a failure; it never leaves this module
-    """The index stands on another journal than this one: it is of no use."""
+def _another_history(state: State) -> CorruptionError:
+    """Rule 2. No rebuild: the index is all that remembers what was acknowledged."""
+    return CorruptionError(
+        f"record {state.seq} was acknowledged, but the journal ends before it or has another in its place: it was cut, "
+        "or replaced by an older one. If that was intended, run 'casbank index drop'",
+        kind=ErrorKind.JOURNAL,
+    )
 
 
 def _apply(view: View, records: list[Applied], contents_of: ContentsOf) -> State:

@@ -148,9 +148,7 @@ class ObjectReader:
             return 0, iter([LeafRow(item.root, item.size)])
         return self._descend(item.root, item.depth, item.size, 0, start)
 
-    def _descend(
-        self, node_id: bytes, depth: int, size: int, base: int, start: int
-    ) -> tuple[int, Iterator[LeafRow]]:
+    def _descend(self, node_id: bytes, depth: int, size: int, base: int, start: int) -> tuple[int, Iterator[LeafRow]]:
         """The chunks of a node of ``size`` bytes, which begins at offset ``base``, from the one with ``start`` on."""
         node = self._node(node_id, depth)
         if depth == 1:

@@ -60,7 +60,7 @@ class PendingObject:
 
 
 class _Piece(NamedTuple):
-    """One chunk in a batch's buffer; ``last`` if the object ends with it."""
+    """One chunk in a batch's buffer, or, if ``last``, the end of an object, which may be several chunks or none."""
 
     item: PendingObject
     start: int
@@ -171,32 +171,22 @@ class Session:
             batch.fill += count
             item.size += count
             if batch.fill == len(batch.buffer):
-                self._cut(batch, item, final=False)
+                self._cut(batch, item)
                 self._next_batch(batch)
         reader.close()
         if item.size <= self._inline_max:
             item.inline = bytes(batch.view[batch.cut : batch.fill])
             batch.fill = batch.cut
         else:
-            self._cut(batch, item, final=True)
+            # Nothing follows, so a worker can cut it. No bytes are left of a source that ended where a buffer did.
+            batch.pieces.append(_Piece(item, batch.cut, batch.fill - batch.cut, True))
+            batch.cut = batch.fill
 
-    def _cut(self, batch: _Batch, item: PendingObject, *, final: bool) -> None:
-        size = batch.fill - batch.cut
-        chunker = self._resources.chunker
-        if final and 0 < size <= chunker.profile.min_bytes:
-            # What is shorter than the shortest chunk is one: most files of most trees.
-            lengths = [size]
-        else:
-            lengths = chunker.cut(batch.view[batch.cut : batch.fill], final=final)
-        at = batch.cut
-        for length in lengths:
-            batch.pieces.append(_Piece(item, at, length, False))
-            at += length
-        batch.cut = at
-        if final:
-            # A source that ended exactly where a buffer did has no bytes left: its last chunk went before.
-            last = batch.pieces.pop() if lengths else _Piece(item, at, 0, True)
-            batch.pieces.append(last._replace(last=True))
+    def _cut(self, batch: _Batch, item: PendingObject) -> None:
+        """Cut what can be cut already; the rest waits for more bytes behind it."""
+        for length in self._resources.chunker.cut(batch.view[batch.cut : batch.fill], final=False):
+            batch.pieces.append(_Piece(item, batch.cut, length, False))
+            batch.cut += length
 
     def _open_batch(self) -> _Batch:
         if self._batch is None:
@@ -227,6 +217,9 @@ class Session:
     def _process(self, batch: _Batch) -> _Sealable:
         chunk_id = self._resources.ids.chunk
         view = batch.view
+        batch.pieces = [
+            chunk for piece in batch.pieces for chunk in (self._chunks(view, piece) if piece.last else (piece,))
+        ]
         ids = [chunk_id(view[piece.start : piece.start + piece.length]) for piece in batch.pieces]
         with self._resources.follower.read() as snapshot:
             # setdefault decides between two workers that meet one chunk: it goes to whoever's mark stays.
@@ -238,6 +231,18 @@ class Session:
                     mark = object()
         return _Sealable(ids, self._group(batch, ids, new))
 
+    def _chunks(self, view: memoryview, end: _Piece) -> list[_Piece]:
+        """The chunks that the end of an object is cut into, the last of them marked."""
+        # What is shorter than the shortest chunk is one: most files of most trees.
+        if end.length <= self._resources.chunker.profile.min_bytes:
+            return [end]
+        at, chunks = end.start, []
+        for length in self._resources.chunker.cut(view[at : at + end.length], final=True):
+            chunks.append(_Piece(end.item, at, length, False))
+            at += length
+        chunks[-1] = chunks[-1]._replace(last=True)
+        return chunks
+
     def _group(self, batch: _Batch, ids: list[bytes], new: list[int]) -> list[Group]:
         """Compress new neighbours together; a known chunk between two of them does not part them."""
         groups: list[Group] = []
@@ -245,9 +250,7 @@ class Session:
         size = 0
         for number in new:
             length = batch.pieces[number].length
-            if members and (
-                size + length > limits.GROUP_BYTES_TARGET or len(members) == limits.GROUP_CHUNKS_MAX
-            ):
+            if members and (size + length > limits.GROUP_BYTES_TARGET or len(members) == limits.GROUP_CHUNKS_MAX):
                 groups.append(self._compress(batch, ids, members))
                 members, size = [], 0
             members.append(number)

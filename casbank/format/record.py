@@ -126,19 +126,7 @@ class Noop(NamedTuple):
 
 
 Op: TypeAlias = (
-    First
-    | Packs
-    | Put
-    | Delete
-    | Lease
-    | Release
-    | Sweep
-    | Deleted
-    | Lost
-    | Checkpointed
-    | Keyring
-    | Config
-    | Noop
+    First | Packs | Put | Delete | Lease | Release | Sweep | Deleted | Lost | Checkpointed | Keyring | Config | Noop
 )
 
 

@@ -113,9 +113,7 @@ def number_key(number: int) -> bytes:
 
 def encode_pack(number: int, row: PackRow) -> bytes:
     info = row.info
-    body = _PACK.pack(
-        info.id, info.kind, info.length, info.hash, info.entries, info.raw, row.chunks, row.header
-    )
+    body = _PACK.pack(info.id, info.kind, info.length, info.hash, info.entries, info.raw, row.chunks, row.header)
     return sealed(number_key(number), body)
 
 

@@ -6,6 +6,7 @@ Rule 3: LMDB may change its map's size, and may be closed, only while this proce
 sees to that.
 """
 
+import ctypes
 import errno
 import os
 import shutil
@@ -33,8 +34,21 @@ _LOCK_TABLE = "lock.mdb"
 _LOCK_TABLE_BYTES = 64 * (limits.INDEX_READERS_MAX + 4)
 
 
-# The data files that are open here, by device and inode, and the process that opened each.
-_opened: dict[tuple[int, int], int] = {}
+# The data files that are open here, by device and inode, with the process that opened each.
+_opened: dict[tuple[int, int], tuple[int, lmdb.Environment]] = {}
+
+
+def _leave_to_parent() -> None:
+    """In a forked child: an environment that the parent opened is never to be finalised here, not even at exit.
+
+    LMDB would give up the places in the table of readers that its spare transactions hold, and the parent goes on
+    using those.
+    """
+    for _, environment in _opened.values():
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(environment))
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class InheritedIndexError(Exception):
@@ -82,7 +96,7 @@ class View:
             if self._marker.is_in_place():
                 undo.pop_all()
                 self._file = _file_of(self.folder)
-                _opened[self._file] = os.getpid()
+                _opened[self._file] = os.getpid(), self._environment
                 return True
         return False
 
@@ -197,7 +211,8 @@ def _file_of(folder: Path) -> tuple[int, int]:
 
 
 def _refuse_inherited(folder: Path) -> None:
-    if (folder / _DATA).exists() and _opened.get(_file_of(folder), os.getpid()) != os.getpid():
+    opened = _opened.get(_file_of(folder)) if (folder / _DATA).exists() else None
+    if opened is not None and opened[0] != os.getpid():
         raise InheritedIndexError
 
 
@@ -272,6 +287,8 @@ def _own_errors(folder: Path) -> Iterator[None]:
         raise CorruptionError(
             f"the index is damaged ({error}); run 'casbank index rebuild'", kind=ErrorKind.INDEX_VALUE
         ) from error
+    except lmdb.DiskError as error:
+        raise StoreError("no space is left for the index", kind=ErrorKind.DISK_FULL, path=folder) from error
     except lmdb.Error as error:
         raise StoreError(f"the index cannot be used: {error}", path=folder) from error
     except OSError as error:

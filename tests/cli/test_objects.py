@@ -40,8 +40,12 @@ def test_what_put_stored_get_writes(bank: Path, tmp_path: Path) -> None:
 def test_success_is_silent_where_a_shell_expects_it(filled: Path, tmp_path: Path) -> None:
     """put, get -o, cp and rm say nothing when they did what they were asked for."""
     (tmp_path / "x").write_bytes(b"x")
-    for arguments in (("put", filled, "x", tmp_path / "x"), ("get", filled, "x", "-o", tmp_path / "y"),
-                      ("cp", filled, "x", "y"), ("rm", filled, "x")):
+    for arguments in (
+        ("put", filled, "x", tmp_path / "x"),
+        ("get", filled, "x", "-o", tmp_path / "y"),
+        ("cp", filled, "x", "y"),
+        ("rm", filled, "x"),
+    ):
         assert done(*arguments).output == ""
 
 

@@ -252,9 +252,21 @@ def test_entry_of_another_raw_length_is_corruption(raw: int) -> None:
 # --- tables of contents ----------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.tuples(st.sampled_from(EntryType), st.integers(0, 1), st.integers(1, 5000)), max_size=8), st.data())
+META_SEAL = SEALING.create(Kind.META_PACK, PACK_ID, SALT)
+data_entries = st.lists(st.tuples(st.just(EntryType.CHUNKS), st.integers(0, 1), st.integers(1, 5000)), max_size=8)
+meta_entries = st.lists(
+    st.tuples(st.sampled_from([EntryType.LEAVES, EntryType.INNER_NODES]), st.integers(0, 1), st.integers(1, 5000)),
+    min_size=1,
+    max_size=8,
+)
+
+
+@given(data_entries | meta_entries, st.data())
 def test_toc_round_trips(kinds: list[tuple[EntryType, int, int]], data: st.DataObject) -> None:
-    """A table decodes to the rows that were encoded."""
+    """A table decodes to the rows that were encoded, in a pack of the kind that may hold them, and in no other."""
+    seals = [PACK_SEAL, META_SEAL]
+    if kinds and kinds[0][0] is not EntryType.CHUNKS:
+        seals.reverse()
     rows = [[data.draw(ids32) for _ in range(data.draw(st.integers(0, 3)))] for _ in kinds]
     toc = Toc(
         [
@@ -265,9 +277,13 @@ def test_toc_round_trips(kinds: list[tuple[EntryType, int, int]], data: st.DataO
     )
     offset = HEADER_BYTES + sum(row.stored for row in toc.entries)
     length = toc_bytes(len(toc.entries), len(toc.chunks))
-    copies = b"".join(encode_toc(PACK_SEAL, toc))
+    copies = b"".join(encode_toc(seals[0], toc))
     assert len(copies) == 2 * length
-    assert decode_toc(PACK_SEAL, Trailer(offset, length, len(kinds), 0, PACK_ID, bytes(32)), copies) == toc
+    trailer = Trailer(offset, length, len(kinds), 0, PACK_ID, bytes(32))
+    assert decode_toc(seals[0], trailer, copies) == toc
+    if kinds:
+        with pytest.raises(CorruptionError):
+            decode_toc(seals[1], trailer, b"".join(encode_toc(seals[1], toc)))
 
 
 COPIES = b"".join(encode_toc(PACK_SEAL, TOC))
