@@ -21,7 +21,8 @@ PROJECT = Path(__file__).resolve().parent.parent
 def run(*words: str) -> None:
     """Print and run one casbank command."""
     print(f"\n$ casbank {shlex.join(words)}", flush=True)
-    subprocess.run([sys.executable, "-m", "casbank", *words], check=True)
+    # -P: the casbank that was installed, not the source that we may stand in.
+    subprocess.run([sys.executable, "-P", "-m", "casbank", *words], check=True)
 
 
 def files_below(folder: Path) -> list[Path]:
