@@ -93,10 +93,9 @@ class Store(ABC):
 
 class Casbank(Store):
     name = "casbank"
-    settings = "unencrypted, BLAKE3, zstd 1 in groups, chunks of 64 KiB on average; stored bytes without its LMDB index"
+    settings = "unencrypted, BLAKE3, zstd 2 in groups, chunks of 64 KiB on average; stored bytes without its LMDB index"
     is_peer = False
     version_arguments = ("version",)
-    init_options: ClassVar[tuple[str, ...]] = ()
 
     @classmethod
     def program(cls) -> str | None:
@@ -107,7 +106,7 @@ class Casbank(Store):
         return {"CASBANK_CACHE_DIR": str(self.home / "cache")}
 
     def init(self) -> Command:
-        return self.command("init", self.bank, *self.init_options)
+        return self.command("init", self.bank)
 
     def put_folder(self, tag: str, source: Path) -> Command:  # noqa: ARG002  # names are the relative paths
         return self.command("put", self.bank, "--recursive", source)
@@ -132,15 +131,6 @@ class Casbank(Store):
 
     def cache_bytes(self) -> int:
         return stored_bytes(self.home) + stored_bytes(self.bank / "index")
-
-
-class CasbankEncrypted(Casbank):
-    name = "casbank-encrypted"
-    settings = "as casbank, AES-256-GCM"
-    init_options = ("--encrypt",)
-
-    def variables(self) -> dict[str, str]:
-        return super().variables() | {"CASBANK_PASSPHRASE": "benchmark"}
 
 
 class Restic(Store):
@@ -224,5 +214,5 @@ class BorgPlain(Borg):
     encryption = "none"
 
 
-KINDS: tuple[type[Store], ...] = (Casbank, CasbankEncrypted, Restic, Borg, BorgPlain)
+KINDS: tuple[type[Store], ...] = (Casbank, Restic, Borg, BorgPlain)
 DEFAULT_NAMES = ("casbank", "restic", "borg", "borg-plain")
