@@ -63,21 +63,18 @@ def decode_descriptor(data: bytes) -> Descriptor:
 
 
 def _plausible(*fields: Any) -> bool:
+    # Once for every put and every row of a list. Not isinstance, to which True is an int.
     size, root, digest, depth, profile, created_ns, metadata, inline = fields
     return (
-        _within(size, limits.OBJECT_BYTES_MAX)
+        (type(size) is type(depth) is type(profile) is type(created_ns) is int)
+        and 0 <= size <= limits.OBJECT_BYTES_MAX
+        and 0 <= depth <= limits.MANIFEST_DEPTH_MAX
+        and 0 <= profile <= 255
+        and 0 <= created_ns < 2**63
         and type(root) is bytes
         and len(root) == 32
         and (digest is None or (type(digest) is bytes and len(digest) == 32))
-        and _within(depth, limits.MANIFEST_DEPTH_MAX)
-        and _within(profile, 255)
-        and _within(created_ns, 2**63 - 1)
         and type(metadata) is dict
-        and all(type(key) is str and type(value) in (str, bytes) for key, value in metadata.items())
+        and (not metadata or all(type(key) is str and type(item) in (str, bytes) for key, item in metadata.items()))
         and (inline is None or (type(inline) is bytes and len(inline) == size and depth == 0))
     )
-
-
-def _within(value: Any, most: int) -> bool:
-    # bool is an int to isinstance, and msgpack has both.
-    return type(value) is int and 0 <= value <= most

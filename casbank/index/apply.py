@@ -72,6 +72,9 @@ class _Step:
         self._state = state
         self._applied = applied
         self._contents_of = contents_of
+        # What the record adds; kept apart because every put counts.
+        self._objects = 0
+        self._logical_bytes = 0
 
     def run(self) -> State:
         record = self._applied.record
@@ -81,7 +84,9 @@ class _Step:
         self._state = self._state._replace(seq=record.seq, hash=self._applied.hash, journal_bytes=length)
         for ordinal, op in enumerate(record.ops):
             self._apply(ordinal, op)
-        return self._state
+        return self._state._replace(
+            objects=self._state.objects + self._objects, logical_bytes=self._state.logical_bytes + self._logical_bytes
+        )
 
     def _apply(self, ordinal: int, op: Op) -> None:
         match op:
@@ -124,8 +129,8 @@ class _Step:
         )
 
     def _count(self, objects: int, size: int) -> None:
-        state = self._state
-        self._state = state._replace(objects=state.objects + objects, logical_bytes=state.logical_bytes + size)
+        self._objects += objects
+        self._logical_bytes += size
 
     def _publish(self, op: Packs) -> None:
         for info in op.packs:

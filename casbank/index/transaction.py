@@ -200,13 +200,17 @@ class Edit(Snapshot):
     def _replace(self, name: bytes, row: NameRow | None) -> NameRow | None:
         key = tables.name_key(name)
         value = self._get("name", key)
-        before = [] if value is None else tables.decode_bucket(key, value)
+        if value is None:
+            if row is not None:
+                self._put("name", key, tables.encode_bucket(key, [row]))
+            return None
+        before = tables.decode_bucket(key, value)
         rows = [other for other in before if other.name != name]
         if row is not None:
             rows = sorted([*rows, row])
         if rows:
             self._put("name", key, tables.encode_bucket(key, rows))
-        elif before:
+        else:
             self._transaction.delete(key, db=self._databases["name"])
         return next((other for other in before if other.name == name), None)
 
