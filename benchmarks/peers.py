@@ -50,7 +50,9 @@ class Store(ABC):
 
     def environment(self) -> dict[str, str]:
         """This process's environment, but caches and settings stay inside the folder."""
-        return os.environ | {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache")} | self.variables()
+        # Those in Python start from bytecode, as anything does that pip has installed, a checkout too.
+        inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        return inherited | {"HOME": str(self.home), "XDG_CACHE_HOME": str(self.home / "cache")} | self.variables()
 
     def variables(self) -> dict[str, str]:
         return {}

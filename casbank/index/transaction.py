@@ -57,7 +57,11 @@ class Snapshot:
 
     def has_chunk(self, chunk_id: bytes) -> bool:
         """Whether a chunk or node is known. Its row's checksum counts here too: a wrong yes would lose data."""
-        return self.chunk(chunk_id) is not None
+        value = self._transaction.get(chunk_id, db=self._chunks)
+        if value is None:
+            return False
+        tables.unsealed(chunk_id, value)
+        return True
 
     def pack(self, number: int) -> PackRow | None:
         """A pack by the number that locations name it with."""
@@ -205,6 +209,10 @@ class Edit(Snapshot):
                 self._put("name", key, tables.encode_bucket(key, [row]))
             return None
         before = tables.decode_bucket(key, value)
+        if row is not None and len(before) == 1 and before[0].name == name:
+            # Nearly every overwrite: a short name has its bucket for itself.
+            self._put("name", key, tables.encode_bucket(key, [row]))
+            return before[0]
         rows = [other for other in before if other.name != name]
         if row is not None:
             rows = sorted([*rows, row])
