@@ -15,8 +15,7 @@ from casbank.engine.commit import Committer
 from casbank.engine.follow import Follower
 from casbank.errors import CasbankError, NotFoundError
 from casbank.format.header import SALT_BYTES
-from casbank.format.record import Checkpointed, Op, record_hash
-from casbank.index.apply import Applied
+from casbank.format.record import Checkpointed, Op
 from casbank.index.tables import State
 from casbank.index.transaction import CheckpointRow, Snapshot
 from casbank.journal.base import Journal, Superseded
@@ -65,10 +64,7 @@ class CheckpointKeeper:
         with self._follower.read() as snapshot:
             row = snapshot.checkpoint()
         before = None if row is None else Checkpointed(row.seq, row.name, row.hash)
-        records = (
-            Applied(self._follower.decode(entry), record_hash(entry.record), len(entry.record))
-            for entry in self._journal.read(0 if before is None else before.seq)
-        )
+        records = (self._follower.decoded(entry) for entry in self._journal.read(0 if before is None else before.seq))
         world = self._world
         written = self._files.write(before, records, world.entropy(SALT_BYTES), world.entropy(8))
         if not self._committer.commit(lambda now: _make_official(now, written)):

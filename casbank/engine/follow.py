@@ -224,7 +224,7 @@ class Follower:
         with view.read() as snapshot:
             state = snapshot.state() or EMPTY
         for batch in _batches(self._journal.read(state.seq)):
-            applied = [Applied(self.decode(entry), record_hash(entry.record), len(entry.record)) for entry in batch]
+            applied = [self.decoded(entry) for entry in batch]
             if applied[0].record.previous != state.hash:
                 raise _another_history(state)
             state = _apply(view, applied, self._contents_of)
@@ -243,6 +243,10 @@ class Follower:
         except CorruptionError as error:
             _log.error("what is in a pack counts as missing: %s", error)
             return _NO_CONTENTS
+
+    def decoded(self, entry: JournalEntry) -> Applied:
+        """A journal entry, ready to be applied."""
+        return Applied(self.decode(entry), record_hash(entry.record), len(entry.record))
 
     def decode(self, entry: JournalEntry) -> Record:
         """The record in a journal entry, its tag and its place checked."""

@@ -15,6 +15,7 @@ from blake3 import blake3
 
 from casbank import limits
 from casbank.errors import ErrorKind, InvalidInputError
+from casbank.format.record import record_hash
 
 RECORD_HASH_BYTES = 32
 
@@ -97,11 +98,6 @@ class Journal(Protocol):
 
     def close(self) -> None:
         """Let go of descriptors and locks. MUST be idempotent; no other call may be under way or follow."""
-
-
-def record_hash(record: bytes) -> bytes:
-    """The hash that a record carries at its end; whether it holds is ``is_whole``'s question."""
-    return record[-RECORD_HASH_BYTES:]
 
 
 def is_whole(record: bytes) -> bool:

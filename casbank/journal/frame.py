@@ -18,7 +18,8 @@ from typing import NamedTuple, TypeAlias
 from blake3 import blake3
 
 from casbank import limits
-from casbank.journal.base import RECORD_HASH_BYTES, Head, is_whole, record_hash
+from casbank.format.record import record_hash
+from casbank.journal.base import RECORD_HASH_BYTES, Head, is_whole
 
 MAGIC = b"\xcbJRL"
 _HEAD = struct.Struct("<4sIQ")

@@ -24,7 +24,8 @@ from typing import NamedTuple, TypeVar
 
 from casbank import limits
 from casbank.errors import CorruptionError, ErrorKind, InvalidInputError, ReadOnlyError, StoreError
-from casbank.journal.base import Head, JournalEntry, SeqTaken, check_record, record_hash
+from casbank.format.record import record_hash
+from casbank.journal.base import Head, JournalEntry, SeqTaken, check_record
 from casbank.journal.frame import FRAME_HEAD_BYTES, Frame, Stop, data_end, encode_frame_head
 from casbank.journal.segment import Position, SegmentFile, SegmentFolder, Survey, damage, translated
 from casbank.journal.synced import Mark, SyncedFile, newest_mark

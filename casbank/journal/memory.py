@@ -7,7 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from casbank.journal.base import EMPTY_HEAD, Head, JournalEntry, SeqTaken, Superseded, check_record, record_hash
+from casbank.format.record import record_hash
+from casbank.journal.base import EMPTY_HEAD, Head, JournalEntry, SeqTaken, Superseded, check_record
 
 
 class MemoryJournal:

@@ -8,7 +8,8 @@ import pytest
 
 from casbank import limits
 from casbank.errors import InvalidInputError
-from casbank.journal.base import EMPTY_HEAD, Head, Journal, SeqTaken, Superseded, record_hash
+from casbank.format.record import record_hash
+from casbank.journal.base import EMPTY_HEAD, Head, Journal, SeqTaken, Superseded
 from casbank.journal.memory import MemoryJournal
 from journal.scene import Scene, append, make_record, records_of
 
