@@ -1,5 +1,6 @@
 """A bank to work on."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,3 +14,10 @@ def bank(tmp_path: Path) -> Path:
     place = tmp_path / "bank"
     Bank.create(place).close()
     return place
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _interruptible() -> None:
+    """Who runs tests in the background of a shell has SIGINT ignored, and so would every process that they start."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
