@@ -119,7 +119,7 @@ class Casbank(Store):
     def put_stdin(self, tag: str, source: Path) -> Command:
         return self.command("put", self.bank, tag, "-", fed_from=source)
 
-    def get_folder(self, tag: str, into: Path) -> Command:  # noqa: ARG002
+    def get_folder(self, tag: str, into: Path) -> Command:  # noqa: ARG002  # the bank holds one tree
         return self.command("get", self.bank, "--recursive", "", "-o", into)
 
     def get_file(self, tag: str, name: str, into: Path) -> Command:

@@ -10,6 +10,7 @@ import builtins
 import io
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -167,7 +168,7 @@ class Bank:
             # The source is read in the state that the record follows, so its content is available there.
             before = decode_descriptor(_required(now, source).descriptor)
             check_expected(now, target, expected)
-            made[:] = [_renewed(before, engine.world.now_ns())]
+            made[:] = [replace(before, created_ns=engine.world.now_ns())]
             return [Put(target, encode_descriptor(made[0]), expected)]
 
         version = engine.commit(decide)
@@ -339,12 +340,6 @@ def _required(snapshot: Snapshot, name: str) -> NameRow:
     if row is None:
         raise NotFoundError("no such object", kind=ErrorKind.NO_OBJECT, name=name)
     return row
-
-
-def _renewed(item: Descriptor, created_ns: int) -> Descriptor:
-    return Descriptor(
-        item.size, item.root, item.digest, item.depth, item.profile, created_ns, item.metadata, item.inline
-    )
 
 
 def _info(name: str, version: int, item: Descriptor) -> ObjectInfo:

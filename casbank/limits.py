@@ -25,8 +25,7 @@ INLINE_BATCH_BYTES_MAX = 128
 CHUNK_BYTES_MIN = 64
 # The ``archive`` preset's maximum; a fixed profile may ask for as much.
 CHUNK_BYTES_MAX = 8 * MIB
-# A range read opens a whole group, so a group is bounded; a chunk that is larger is an entry of its own.
-GROUP_BYTES_MAX = 1 * MIB
+# A range read opens a whole group, and the index keeps this number in 16 bits.
 GROUP_CHUNKS_MAX = 4096
 ENTRY_RAW_BYTES_MAX = CHUNK_BYTES_MAX
 # zstd's and the tag's overhead on incompressible input is far below this.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 def exclude(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Whether a path below the folder is to be left out."""
     if not patterns:
-        return lambda path: False  # noqa: ARG005
+        return lambda path: False  # noqa: ARG005 - excludes nothing
     trimmed = [pattern.rstrip("/") for pattern in patterns]
     by_name = _any_of([pattern for pattern in trimmed if "/" not in pattern])
     by_path = _any_of([pattern.lstrip("/") for pattern in trimmed if "/" in pattern])

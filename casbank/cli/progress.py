@@ -22,8 +22,8 @@ def progress(console: Console, label: str, total: int | None = None) -> Iterator
         return
     try:
         # Takes longer to import than most verbs to run.
-        from rich import progress as bars  # noqa: PLC0415
-        from rich.console import Console as Terminal  # noqa: PLC0415
+        from rich import progress as bars  # noqa: PLC0415 - imported late
+        from rich.console import Console as Terminal  # noqa: PLC0415 - imported late
     except ImportError:
         yield untold
         return

@@ -164,11 +164,3 @@ def encode_tombstone(stone: Tombstone) -> bytes:
     key = tombstone_key(stone.removed_seq, stone.ordinal)
     head = _TOMBSTONE.pack(len(stone.name), stone.version, stone.removed_ns)
     return sealed(key, head + stone.name + stone.descriptor)
-
-
-def decode_tombstone(key: bytes, value: bytes) -> Tombstone:
-    body = unsealed(key, value)
-    length, version, removed_ns = _TOMBSTONE.unpack_from(body)
-    split = _TOMBSTONE.size + length
-    removed_seq, ordinal = _TOMBSTONE_KEY.unpack(key)
-    return Tombstone(removed_seq, ordinal, body[_TOMBSTONE.size : split], version, body[split:], removed_ns)
