@@ -24,7 +24,8 @@ from casbank.errors import (
     StoreError,
     UnsupportedFormatError,
 )
-from casbank.model import BankStats, ObjectInfo
+from casbank.keys import Keys
+from casbank.model import BankStats, KeyEpoch, KeySlotInfo, ObjectInfo
 from casbank.world import World
 
 __all__ = [
@@ -37,7 +38,10 @@ __all__ = [
     "CorruptionError",
     "ErrorKind",
     "InvalidInputError",
+    "KeyEpoch",
     "KeyMismatchError",
+    "KeySlotInfo",
+    "Keys",
     "LeaseError",
     "NotFoundError",
     "ObjectFile",

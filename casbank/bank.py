@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +24,8 @@ from casbank.engine.batch import (
     delete_ops,
     expected_version,
 )
-from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine
+from casbank.engine.credential import Credential, RecoveryText, credential_of, read_key_file
+from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine, recover_engine
 from casbank.engine.objectfile import ObjectFile
 from casbank.engine.source import Source
 from casbank.engine.verify import verify_index
@@ -32,14 +33,17 @@ from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnly
 from casbank.format import MAJOR, MINOR
 from casbank.format.bank import BankDescriptor
 from casbank.format.descriptor import Descriptor, decode_descriptor, encode_descriptor
-from casbank.format.header import ID_BYTES
+from casbank.format.header import ID_BYTES, Suite
 from casbank.format.record import Op, Put
 from casbank.index.tables import NameRow
 from casbank.index.transaction import Snapshot
+from casbank.keys import Keys
 from casbank.model import BankStats, ObjectInfo
+from casbank.sealing.schedule import domain_secret
 from casbank.world import REAL_WORLD, World
 
 _COMPRESSION_LEVELS = range(1, 23)
+_SUITES = {"aes-256-gcm": Suite.AES_256_GCM, "chacha20-poly1305": Suite.CHACHA20_POLY1305}
 
 
 class Bank:
@@ -62,16 +66,27 @@ class Bank:
         chunking: str = "default",
         compression: int | str = limits.COMPRESSION_LEVEL_DEFAULT,
         keep_deleted_s: int = limits.KEEP_DELETED_S_DEFAULT,
+        passphrase: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        key_command: Sequence[str] | None = None,
+        suite: str = "aes-256-gcm",
+        dedup_domain: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         world: World = REAL_WORLD,
     ) -> Bank:
         """Create a bank in a folder that is absent or empty (or ``memory://name``), and open it.
 
         ``chunking`` is fine, default, coarse, archive, fixed:N or gear:MIN/AVG/MAX (bytes); ``compression`` a zstd
-        level from 1 to 22 or "none"; ``keep_deleted_s`` how long deleted versions can be brought back, in seconds;
-        ``cache_dir`` where the index is kept if not in the bank.
+        level from 1 to 22 or "none"; ``keep_deleted_s`` how long deleted versions can be brought back, in seconds.
 
-        Raises AlreadyExistsError (kind BANK_EXISTS), InvalidInputError, StoreError.
+        With a ``passphrase``, a ``key_file`` (32 bytes to 1 MiB) or a ``key_command`` (called with "wrap" or "unwrap",
+        see docs/keys.md) the bank is encrypted, by ``suite`` "aes-256-gcm" or "chacha20-poly1305". Who loses them, and
+        what :meth:`Keys.export` gave, has lost the bank. Banks that name one file as ``dedup_domain`` recognise each
+        other's chunks. ``cache_dir`` is where the index is kept: by default in the bank, and of an encrypted one, whose
+        index is in clear, in the user's cache folder.
+
+        Raises AlreadyExistsError (kind BANK_EXISTS), InvalidInputError, StoreError, KeyMismatchError for a key command
+        that fails.
         """
         if compression == "none":
             level = None
@@ -82,8 +97,22 @@ class Bank:
         if type(keep_deleted_s) is not int or not 0 <= keep_deleted_s < 2**40:
             raise InvalidInputError(f"keep_deleted_s is a number of seconds, not {keep_deleted_s!r}")
         profile = parse_profile(chunking).text
-        descriptor = BankDescriptor(world.entropy(ID_BYTES), world.now_ns(), profile, level, keep_deleted_s)
-        engine = create_engine(parse_bank_url(place), descriptor, world, _path(cache_dir))
+        credential = credential_of(passphrase, key_file, key_command)
+        if suite not in _SUITES:
+            raise InvalidInputError(f"suite is {' or '.join(_SUITES)}, not {suite!r}")
+        domain = None if dedup_domain is None else domain_secret(read_key_file(Path(dedup_domain)))
+        if domain is not None and credential is None:
+            raise InvalidInputError("banks without a key recognise each other's chunks anyway: no dedup_domain")
+        descriptor = BankDescriptor(
+            world.entropy(ID_BYTES),
+            world.now_ns(),
+            profile,
+            level,
+            keep_deleted_s,
+            suite=Suite.CHECKSUM if credential is None else _SUITES[suite],
+        )
+        url = parse_bank_url(place)
+        engine = create_engine(url, descriptor, world, _path(cache_dir), credential=credential, dedup_secret=domain)
         return cls(engine, read_only=False)
 
     @classmethod
@@ -91,15 +120,48 @@ class Bank:
         cls,
         place: str | os.PathLike[str],
         *,
+        passphrase: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        key_command: Sequence[str] | None = None,
+        recovery: str | None = None,
         read_only: bool = False,
         cache_dir: str | os.PathLike[str] | None = None,
         world: World = REAL_WORLD,
     ) -> Bank:
-        """Open a bank that exists.
+        """Open a bank that exists; an encrypted one with any of its keys, or with its recovery text.
 
-        Raises NotFoundError (kind NO_BANK), CorruptionError, UnsupportedFormatError, StoreError.
+        Raises NotFoundError (kind NO_BANK), KeyMismatchError, CorruptionError, UnsupportedFormatError, StoreError.
         """
-        return cls(open_engine(parse_bank_url(place), world, _path(cache_dir)), read_only=read_only)
+        credential: Credential | RecoveryText | None = credential_of(passphrase, key_file, key_command)
+        if recovery is not None:
+            if credential is not None:
+                raise InvalidInputError("a recovery text is given in place of a key")
+            credential = RecoveryText(recovery)
+        return cls(open_engine(parse_bank_url(place), world, _path(cache_dir), credential), read_only=read_only)
+
+    @classmethod
+    def recover(
+        cls,
+        place: str | os.PathLike[str],
+        recovery: str,
+        *,
+        passphrase: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        key_command: Sequence[str] | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        world: World = REAL_WORLD,
+    ) -> Bank:
+        """Open a bank whose ``BANK`` file or ``keys/`` folder was lost, put them back, and give it a new key.
+
+        ``recovery`` is what :meth:`Keys.export` returned. A key epoch that began later cannot be recovered. Raises
+        what :meth:`open` does, and InvalidInputError for a text that has a mistake in it.
+        """
+        credential = credential_of(passphrase, key_file, key_command)
+        if credential is None:
+            raise InvalidInputError("a recovered bank needs a new passphrase, key_file or key_command")
+        url = parse_bank_url(place)
+        engine = recover_engine(url, world, _path(cache_dir), RecoveryText(recovery), credential)
+        return cls(engine, read_only=False)
 
     def close(self) -> None:
         """Close the bank; everything acknowledged is durable already. Idempotent; does nothing in a forked child."""
@@ -258,6 +320,11 @@ class Bank:
 
     # --- the bank itself ---------------------------------------------------------------------------------------
 
+    @property
+    def keys(self) -> Keys:
+        """The keys of an encrypted bank: slots that open it, epochs in which it is sealed."""
+        return Keys(self._current, self._writable)
+
     def stats(self) -> BankStats:
         """Sizes and counts."""
         engine = self._current()
@@ -270,7 +337,7 @@ class Bank:
             format=f"{MAJOR}.{MINOR}",
             chunking=descriptor.chunking,
             compression="none" if descriptor.compression is None else f"zstd {descriptor.compression}",
-            suite="none",
+            suite=next((text for text, suite in _SUITES.items() if suite is descriptor.suite), "none"),
             created_ns=descriptor.created_ns,
             keep_deleted_s=descriptor.keep_deleted_s,
             objects=state.objects,
@@ -305,9 +372,15 @@ class Bank:
         return verify_index(self._use())
 
     @staticmethod
-    def drop_index(place: str | os.PathLike[str], *, cache_dir: str | os.PathLike[str] | None = None) -> None:
-        """Remove the index of a bank that nobody has open; opening it makes it anew. StoreError if it is open."""
-        drop_index(parse_bank_url(place), REAL_WORLD, _path(cache_dir))
+    def drop_index(
+        place: str | os.PathLike[str], *, forget_head: bool = False, cache_dir: str | os.PathLike[str] | None = None
+    ) -> None:
+        """Remove the index of a bank that nobody has open; opening it makes it anew. StoreError if it is open.
+
+        ``forget_head``: forget, too, what this client has seen of an encrypted bank, so that an older copy that was
+        restored on purpose can be written again.
+        """
+        drop_index(parse_bank_url(place), REAL_WORLD, _path(cache_dir), forget_head=forget_head)
 
     # --- helpers -----------------------------------------------------------------------------------------------
 

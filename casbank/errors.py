@@ -15,6 +15,7 @@ class ErrorKind(StrEnum):
     # NotFoundError
     NO_BANK = "no-bank"
     NO_OBJECT = "no-object"
+    NO_KEY = "no-key"
     GONE = "gone"
     # CorruptionError
     HEADER = "header"
@@ -29,6 +30,12 @@ class ErrorKind(StrEnum):
     CHECKPOINT = "checkpoint"
     BANK_DESCRIPTOR = "bank-descriptor"
     INDEX_VALUE = "index-value"
+    KEY_SLOT = "key-slot"
+    KEYRING = "keyring"
+    # KeyMismatchError
+    KEY_WRONG = "key-wrong"
+    KEY_MISSING = "key-missing"
+    NOT_ENCRYPTED = "not-encrypted"
     # StoreError
     DISK_FULL = "disk-full"
     OUTCOME_UNKNOWN = "outcome-unknown"
@@ -36,6 +43,7 @@ class ErrorKind(StrEnum):
     # ReadOnlyError
     OPENED_READ_ONLY = "opened-read-only"
     FSYNC_FAILED = "fsync-failed"
+    ROLLED_BACK = "rolled-back"
     # AlreadyExistsError, ConflictError
     BANK_EXISTS = "bank-exists"
     OBJECT_EXISTS = "object-exists"
@@ -104,7 +112,7 @@ class StoreError(CasbankError, OSError):
 
 
 class KeyMismatchError(CasbankError):
-    """No key slot opens with the key that was given."""
+    """No key slot opens with the key that was given; or none was given, or one for a bank that is not encrypted."""
 
     exit_code = 7
 
@@ -116,7 +124,7 @@ class UnsupportedFormatError(CasbankError):
 
 
 class ReadOnlyError(CasbankError):
-    """The bank cannot be written: it was opened read-only, or an fsync failed. Reopen it."""
+    """The bank cannot be written: it was opened read-only, an fsync failed (reopen it), or it went back in time."""
 
     exit_code = 9
 

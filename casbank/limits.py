@@ -70,6 +70,28 @@ CHECKPOINT_BLOCK_BYTES = 1 * MIB
 # One row (a descriptor with full metadata) may exceed the target by itself.
 CHECKPOINT_BLOCK_BYTES_MAX = 4 * MIB
 
+# --- keys --------------------------------------------------------------------------------------------------------
+
+# A key slot is written by whoever can write the store: what it asks for is bounded before any work.
+ARGON2_MEMORY_KIB_MAX = 4 * 2**20
+ARGON2_ITERATIONS_MAX = 64
+ARGON2_LANES_MAX = 64
+# Each passphrase slot costs a derivation to try.
+KEY_SLOTS_MAX = 32
+KEY_LABEL_BYTES_MAX = 255
+# What a key management service returns for 32 wrapped bytes is some hundred bytes.
+KEY_TOKEN_BYTES_MAX = 64 * KIB
+KEY_SLOT_BYTES_MAX = 128 * KIB
+# Less cannot be a random key; more is somebody's disk image.
+KEY_FILE_BYTES_MIN = 32
+KEY_FILE_BYTES_MAX = 1 * MIB
+KEY_COMMAND_S_MAX = 60
+# A rotation every day for ten years; each costs some 50 bytes of every keyring.
+KEY_EPOCHS_MAX = 4096
+KEYRING_BYTES_MAX = 1 * MIB
+# Keyrings that are read at most: official ones, and what rotations left that lost a race or died.
+KEYRINGS_MAX = 2 * KEY_EPOCHS_MAX
+
 # --- index -------------------------------------------------------------------------------------------------------
 
 # LMDB keys end at 511 bytes; longer names share a bucket.

@@ -94,6 +94,26 @@ class ObjectInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class KeySlotInfo:
+    """One way to open an encrypted bank: its id in hex, ``source`` "passphrase", "key-file" or "command"."""
+
+    id: str
+    source: str
+    label: str
+    created_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeyEpoch:
+    """One generation of secrets: new files are sealed in the current epoch; what a retired one sealed is to go."""
+
+    number: int
+    created_ns: int
+    is_current: bool
+    is_retired: bool
+
+
+@dataclass(frozen=True, slots=True)
 class BankStats:
     """Sizes and counts of a bank; all sizes in bytes.
 

@@ -38,9 +38,22 @@ from casbank.format.checkpoint import (
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.header import HEADER_BYTES, Kind, sequence_id
 from casbank.format.messages import encode
-from casbank.format.record import Checkpointed, Config, Delete, First, Noop, Packs, Put, pack_info
+from casbank.format.record import Checkpointed, Config, Delete, First, Keyring, Noop, Op, Packs, Put, Record, pack_info
 from casbank.format.seal import FileSeal, Sealing
-from casbank.index.apply import EMPTY, FIRST_KEY, Applied, Contents, ContentsOf, chunk_rows
+from casbank.index.apply import (
+    EMPTY,
+    FIRST_KEY,
+    KEYRING_KEY,
+    RESERVED_KEYS,
+    Applied,
+    Contents,
+    ContentsOf,
+    check_epoch,
+    check_next_keyring,
+    chunk_rows,
+    keyring_value,
+    official_keyring,
+)
 from casbank.index.tables import NameRow, PackRow, State, Tombstone
 from casbank.index.transaction import Edit
 from casbank.index.view import View
@@ -223,26 +236,36 @@ class _Merge:
         record, state = applied.record, self.state
         if record.seq != state.seq + 1 or record.previous != state.hash:
             raise CorruptionError("the journal's chain is broken", kind=ErrorKind.JOURNAL, record=record.seq)
+        check_epoch(applied, self._keyring())
         journal_bytes = state.journal_bytes + applied.length
         self.state = state._replace(seq=record.seq, hash=applied.hash, journal_bytes=journal_bytes)
         for ordinal, op in enumerate(record.ops):
-            match op:
-                case Put():
-                    row = [op.name, record.seq, ordinal, record.time_ns, op.descriptor]
-                    self._changes.add(row, len(op.descriptor) + len(op.name))
-                case Delete():
-                    self._changes.add([op.name, record.seq, ordinal, record.time_ns, None], len(op.name))
-                case Packs():
-                    for info in op.packs:
-                        self._publish(info)
-                case Config():
-                    self._config[op.key] = op.value
-                case First():
-                    self._config[FIRST_KEY] = op.bank_hash
-                case Noop() | Checkpointed():
-                    pass
-                case _:
-                    raise UnsupportedFormatError(f"record {record.seq} has an operation that cannot be checkpointed")
+            self._take(record, ordinal, op)
+
+    def _take(self, record: Record, ordinal: int, op: Op) -> None:
+        match op:
+            case Put():
+                row = [op.name, record.seq, ordinal, record.time_ns, op.descriptor]
+                self._changes.add(row, len(op.descriptor) + len(op.name))
+            case Delete():
+                self._changes.add([op.name, record.seq, ordinal, record.time_ns, None], len(op.name))
+            case Packs():
+                for info in op.packs:
+                    self._publish(info)
+            case Keyring():
+                check_next_keyring(op, self._keyring())
+                self._config[KEYRING_KEY] = keyring_value(op)
+            case Config() if op.key not in RESERVED_KEYS:
+                self._config[op.key] = op.value
+            case First():
+                self._config[FIRST_KEY] = op.bank_hash
+            case Noop() | Checkpointed():
+                pass
+            case _:
+                raise UnsupportedFormatError(f"record {record.seq} has an operation that cannot be checkpointed")
+
+    def _keyring(self) -> Keyring | None:
+        return official_keyring(self._config.get(KEYRING_KEY))
 
     def _publish(self, info: PackInfo) -> None:
         if info.id in self._pack_ids:

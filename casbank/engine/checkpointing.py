@@ -13,8 +13,8 @@ from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, Written
 from casbank.engine.commit import Committer
 from casbank.engine.follow import Follower
+from casbank.engine.salt import fresh_salt
 from casbank.errors import CasbankError, NotFoundError
-from casbank.format.header import SALT_BYTES
 from casbank.format.record import Checkpointed, Op
 from casbank.index.tables import State
 from casbank.index.transaction import CheckpointRow, Snapshot
@@ -66,7 +66,7 @@ class CheckpointKeeper:
         before = None if row is None else Checkpointed(row.seq, row.name, row.hash)
         records = (self._follower.decoded(entry) for entry in self._journal.read(0 if before is None else before.seq))
         world = self._world
-        written = self._files.write(before, records, world.entropy(SALT_BYTES), world.entropy(8))
+        written = self._files.write(before, records, fresh_salt(world), world.entropy(8))
         if not self._committer.commit(lambda now: _make_official(now, written)):
             self._files.store.delete(written.name)
             return None

@@ -17,8 +17,9 @@ from typing import TypeAlias
 
 from casbank import limits
 from casbank.engine.follow import Follower
+from casbank.engine.salt import fresh_salt
 from casbank.errors import CasbankError, ErrorKind, InvalidInputError, StoreError
-from casbank.format.header import ID_BYTES, SALT_BYTES, Kind, sequence_id
+from casbank.format.header import ID_BYTES, Kind, sequence_id
 from casbank.format.record import Delete, Op, Packs, Put, Record, encode_record, op_bytes
 from casbank.format.seal import Sealing
 from casbank.index.apply import Contents
@@ -132,7 +133,7 @@ class Committer:
         record = Record(
             state.seq + 1, state.hash, self._world.entropy(16), self._writer_id, self._world.now_ns(), draft.ops
         )
-        seal = self._sealing.create(Kind.RECORD, sequence_id(record.seq), self._world.entropy(SALT_BYTES))
+        seal = self._sealing.create(Kind.RECORD, sequence_id(record.seq), fresh_salt(self._world))
         data = encode_record(record, seal)
         try:
             self._journal.append(record.seq, data)

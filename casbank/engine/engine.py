@@ -5,6 +5,7 @@ Rule 2: an engine is of no use in a forked child, and does nothing there.
 """
 
 import fcntl
+import logging
 import os
 import tempfile
 import threading
@@ -13,35 +14,43 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from casbank.chunking import make_chunker, parse_profile
+from blake3 import blake3
+
+from casbank.chunking import gear_table, make_chunker, parse_profile
 from casbank.config import BankUrl, default_cache_dir
 from casbank.engine.checkpoint import CheckpointFiles
 from casbank.engine.checkpointing import CheckpointKeeper
 from casbank.engine.commit import Committer, Decide
+from casbank.engine.credential import Credential, RecoveryText
 from casbank.engine.follow import Follower, IndexPlace
+from casbank.engine.keys import BankKeys, is_removed, make_keys, restore_files, unlock
 from casbank.engine.packs import PackReader
 from casbank.engine.reader import ObjectReader
+from casbank.engine.remembered import RememberedHead
 from casbank.engine.resources import BufferPool, Resources, buffer_bytes
+from casbank.engine.salt import fresh_salt
 from casbank.errors import (
     AlreadyExistsError,
     CorruptionError,
     ErrorKind,
     InvalidInputError,
+    KeyMismatchError,
     NotFoundError,
+    ReadOnlyError,
     StoreError,
     UnsupportedFormatError,
 )
 from casbank.format.bank import BANK_NAME, BankDescriptor, bank_hash, decode_bank, encode_bank
-from casbank.format.header import SALT_BYTES, Suite
+from casbank.format.header import Suite
 from casbank.format.record import First, Op
+from casbank.format.seal import Sealing
 from casbank.index.apply import FIRST_KEY, Contents
-from casbank.index.transaction import Snapshot
 from casbank.index.view import is_in_use, remove_folder
-from casbank.journal.base import Journal
+from casbank.journal.base import Head, Journal
 from casbank.journal.local import LocalJournal
 from casbank.journal.memory import MemoryJournal
 from casbank.sealing.checksum import ChecksumSealing
-from casbank.sealing.ids import PLAIN_IDS
+from casbank.sealing.ids import PLAIN_IDS, keyed_ids
 from casbank.storage.base import Store
 from casbank.storage.files import make_folder, translate
 from casbank.storage.local import LocalStore
@@ -49,7 +58,15 @@ from casbank.storage.memory import MemoryStore
 from casbank.storage.mount import refuse_network_file_system
 from casbank.world import World
 
+_log = logging.getLogger(__name__)
 _INDEX = "index"
+_HEAD = "head"
+_PRIVATE = 0o700
+_ROLLED_BACK = (
+    "this client has seen a newer state of this bank, or another one: the bank went back in time or was forked. It can "
+    "be read. If it was restored on purpose, 'casbank index drop --forget-head' makes it writable; what was stored "
+    "since the copy is gone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,8 @@ class _Place:
     store: Store
     journal: Journal
     index: Path
+    # Where what was seen of an encrypted bank is remembered.
+    head: Path | None = None
     # What is removed when the engine closes.
     temporary: "tempfile.TemporaryDirectory[str] | None" = None
 
@@ -67,22 +86,36 @@ class _Place:
 class Engine:
     """Store, journal, index and threads of one bank, shared by every :class:`casbank.Bank` of this process."""
 
-    def __init__(self, place: _Place, descriptor: BankDescriptor, world: World) -> None:
-        sealing = ChecksumSealing(descriptor.bank_id)
-        chunker = make_chunker(parse_profile(descriptor.chunking))
+    def __init__(self, place: _Place, descriptor: BankDescriptor, world: World, keys: BankKeys | None) -> None:
+        profile = parse_profile(descriptor.chunking)
+        sealing: Sealing
+        if keys is None:
+            sealing, ids, chunker = ChecksumSealing(descriptor.bank_id), PLAIN_IDS, make_chunker(profile)
+        else:
+            secret = keys.keyrings.dedup_secret
+            sealing, ids, chunker = keys.sealing, keyed_ids(secret), make_chunker(profile, gear_table(secret))
         packs = PackReader(place.store, sealing)
         self._place = place
         self.key = place.key
         self.descriptor = descriptor
         self.world = world
+        self.keys = keys
         self.journal = place.journal
         self._pid = os.getpid()
         self._closed = False
-        scratch = _scratch_folder(place.index.parent)
+        self._rolled_back = False
+        scratch = _scratch_folder(place, private=keys is not None)
+        self._remembered = None if place.head is None else RememberedHead(place.head)
         files = CheckpointFiles(place.store, sealing, scratch)
         index = IndexPlace(place.index)
         self.follower = Follower(
-            journal=place.journal, sealing=sealing, packs=packs, checkpoints=files, index=index, world=world
+            journal=place.journal,
+            sealing=sealing,
+            packs=packs,
+            checkpoints=files,
+            index=index,
+            world=world,
+            on_keyring=None if keys is None else keys.keyrings.use,
         )
         self._committer = Committer(place.journal, self.follower, sealing, world)
         self.checkpoints = CheckpointKeeper(
@@ -91,7 +124,7 @@ class Engine:
         self.resources = Resources(
             store=place.store,
             sealing=sealing,
-            ids=PLAIN_IDS,
+            ids=ids,
             chunker=chunker,
             compression=descriptor.compression,
             packs=packs,
@@ -107,9 +140,21 @@ class Engine:
         """Append one record (see :class:`Committer`), and begin a checkpoint if one is due."""
         if self.descriptor.read_only_compatible:
             raise UnsupportedFormatError("the bank has a feature that this casbank cannot write; it can be read")
+        if self._rolled_back:
+            raise ReadOnlyError(_ROLLED_BACK, kind=ErrorKind.ROLLED_BACK)
         version = self._committer.commit(decide, contents)
+        self._remember()
         self.checkpoints.consider(self.follower.seen)
         return version
+
+    def check_history(self) -> None:
+        """Compare the journal with what this client has seen of it. One that went back in time, or that another history
+        took the place of, is read and not written."""
+        if self._remembered is not None and not self._remembered.agrees(self.journal):
+            self._rolled_back = True
+            _log.warning(_ROLLED_BACK)
+            # The index stands on what is no longer there.
+            self.follower.rebuild()
 
     def check_first(self, expected: bytes) -> None:
         """Compare the journal's first record with BANK: a wrong or restored journal must not pass for this bank's."""
@@ -120,6 +165,18 @@ class Engine:
             raise NotFoundError("creating this bank was interrupted; run 'casbank init' again", kind=ErrorKind.NO_BANK)
         if found != expected:
             raise CorruptionError("the journal is another bank's", kind=ErrorKind.JOURNAL)
+        self._remember()
+
+    def _remember(self) -> None:
+        seen = self.follower.seen
+        if self._remembered is not None and not self._rolled_back:
+            self._remembered.advance(Head(seen.seq, seen.hash))
+
+    def has_removed(self, slot_id: bytes) -> bool:
+        """Whether the bank lets a key slot open it no longer."""
+        self.follower.catch_up()
+        with self.follower.read() as snapshot:
+            return is_removed(snapshot, slot_id)
 
     def check_usable(self) -> None:
         """Raise InvalidInputError in a forked child of the process that opened the bank (kind FORKED), and once it is
@@ -141,6 +198,9 @@ class Engine:
         self.checkpoints.wait()
         self._closed = True
         self.resources.close()
+        if self._remembered is not None:
+            self._remember()
+            self._remembered.close()
         self.follower.close()
         self.journal.close()
         self.resources.store.close()
@@ -192,15 +252,31 @@ _memory_banks: dict[str, tuple[MemoryStore, MemoryJournal]] = {}
 _memory_mutex = threading.Lock()
 
 
-def create_engine(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir: Path | None) -> Engine:
-    """Create a bank and open it. Raises AlreadyExistsError, InvalidInputError for a folder in use, StoreError."""
-    data = encode_bank(descriptor, world.entropy(SALT_BYTES))
+def create_engine(
+    url: BankUrl,
+    descriptor: BankDescriptor,
+    world: World,
+    cache_dir: Path | None,
+    *,
+    credential: Credential | None = None,
+    dedup_secret: bytes | None = None,
+) -> Engine:
+    """Create a bank and open it, encrypted if there is a credential.
+
+    Raises AlreadyExistsError, InvalidInputError for a folder in use, StoreError, KeyMismatchError for a key command
+    that fails.
+    """
+    data = encode_bank(descriptor, fresh_salt(world))
 
     def make() -> Engine:
-        first = First(descriptor.bank_id, bank_hash(data))
-        with _closing_on_error(Engine(_place(url, descriptor, world, cache_dir), descriptor, world)) as engine:
-            engine.commit(lambda now: _if_empty(now, first))
-            engine.check_first(first.bank_hash)
+        first: list[Op] = [First(descriptor.bank_id, bank_hash(data))]
+        place, keys = _place(url, descriptor, world, cache_dir), None
+        if credential is not None:
+            keys, keyring = make_keys(place.store, data, credential, dedup_secret, world)
+            first.append(keyring)
+        with _closing_on_error(Engine(place, descriptor, world, keys)) as engine:
+            engine.commit(lambda now: first if now.state() is None else [])
+            engine.check_first(bank_hash(data))
         return engine
 
     with _creating(url):
@@ -235,22 +311,59 @@ def _creating(url: BankUrl) -> Iterator[None]:
         os.close(descriptor)
 
 
-def open_engine(url: BankUrl, world: World, cache_dir: Path | None) -> Engine:
-    """Open a bank that exists. Raises NotFoundError (kind NO_BANK), CorruptionError, UnsupportedFormatError,
-    StoreError."""
+def open_engine(
+    url: BankUrl, world: World, cache_dir: Path | None, credential: Credential | RecoveryText | None = None
+) -> Engine:
+    """Open a bank that exists. Raises NotFoundError (kind NO_BANK), KeyMismatchError, CorruptionError,
+    UnsupportedFormatError, StoreError."""
     data = _read_bank(url, world)
     descriptor = decode_bank(data)
-    if descriptor.suite is not Suite.CHECKSUM:
-        raise UnsupportedFormatError("this bank is encrypted, which this casbank cannot open yet", bank=str(url))
     if descriptor.journal is not None:
         raise UnsupportedFormatError("this bank's journal is not on this disk; this casbank cannot open it yet")
+    _check_given(descriptor, credential)
+    removed: frozenset[bytes] = frozenset()
+    while True:
+        keys = None if credential is None else unlock(_store_of(url, world), data, credential, world, removed)
 
-    def make() -> Engine:
-        with _closing_on_error(Engine(_place(url, descriptor, world, cache_dir), descriptor, world)) as engine:
-            engine.check_first(bank_hash(data))
-        return engine
+        def make(keys: BankKeys | None = keys) -> Engine:
+            place = _place(url, descriptor, world, cache_dir)
+            with _closing_on_error(Engine(place, descriptor, world, keys)) as engine:
+                engine.check_history()
+                engine.check_first(bank_hash(data))
+            return engine
 
-    return _take(url, descriptor, make)
+        engine = _take(url, descriptor, make)
+        if keys is None or keys.opened_by is None or not engine.has_removed(keys.opened_by):
+            return engine
+        # Somebody put back the file of a slot that was removed; the same key may have another one.
+        _registry.give(engine)
+        removed |= {keys.opened_by}
+
+
+def _check_given(descriptor: BankDescriptor, credential: Credential | RecoveryText | None) -> None:
+    is_encrypted = descriptor.suite is not Suite.CHECKSUM
+    if is_encrypted and credential is None:
+        raise KeyMismatchError(
+            "this bank is encrypted: give its passphrase, key file or key command", kind=ErrorKind.KEY_MISSING
+        )
+    if credential is not None and not is_encrypted:
+        # Not ignored: who can write the store could have put an unencrypted bank in this one's place.
+        raise KeyMismatchError("a key was given, but this bank is not encrypted", kind=ErrorKind.NOT_ENCRYPTED)
+
+
+def recover_engine(
+    url: BankUrl, world: World, cache_dir: Path | None, recovery: RecoveryText, credential: Credential
+) -> Engine:
+    """Put back what is missing of BANK and the keyrings, open the bank, and give it a slot for ``credential``."""
+    store = _store_of(url, world)
+    try:
+        restore_files(store, recovery, world)
+    finally:
+        store.close()
+    with _closing_on_error(open_engine(url, world, cache_dir, recovery)) as engine:
+        assert engine.keys is not None
+        engine.keys.slots.add(credential, engine.keys.keyrings.key, "")
+    return engine
 
 
 def _take(url: BankUrl, descriptor: BankDescriptor, make: Callable[[], Engine]) -> Engine:
@@ -266,16 +379,22 @@ def close_engine(engine: Engine) -> None:
     _registry.give(engine)
 
 
-def drop_index(url: BankUrl, world: World, cache_dir: Path | None) -> None:
+def drop_index(url: BankUrl, world: World, cache_dir: Path | None, *, forget_head: bool = False) -> None:
     """Remove the index of a bank that nobody has open; the next one to open it rebuilds it.
 
-    Raises StoreError if somebody has.
+    ``forget_head``: and what this client remembers of the bank's history. Raises StoreError if somebody has it open.
     """
     descriptor = decode_bank(_read_bank(url, world))
     folder = _index_folder(url, descriptor, cache_dir)
     if _registry.has(_key(url)) or is_in_use(folder):
         raise StoreError("the bank is open; close it first, or use 'casbank index rebuild'", bank=str(url))
     remove_folder(folder)
+    head = _head_file(descriptor, cache_dir)
+    if forget_head and head is not None:
+        try:
+            head.unlink(missing_ok=True)
+        except OSError as error:
+            raise translate(error, "cannot forget what was seen of this bank", path=head) from error
 
 
 @contextmanager
@@ -287,16 +406,17 @@ def _closing_on_error(engine: Engine) -> Iterator[Engine]:
         raise
 
 
-def _scratch_folder(path: Path) -> Path:
+def _scratch_folder(place: _Place, *, private: bool) -> Path:
+    """Where the index lies. Of an encrypted bank nobody else may look into it: the index is in clear."""
+    path = place.index.parent
     try:
+        if private and place.head is not None:
+            make_folder(place.head.parent, _PRIVATE)
+            place.head.parent.chmod(_PRIVATE)
         make_folder(path)
     except OSError as error:
         raise translate(error, "cannot use this folder for the index", path=path) from error
     return path
-
-
-def _if_empty(now: Snapshot, first: First) -> list[Op]:
-    return [first] if now.state() is None else []
 
 
 def _key(url: BankUrl) -> Hashable:
@@ -314,7 +434,7 @@ def _place(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir: Pa
     if url.scheme == "memory":
         store, journal = _memory_banks[url.name]
         temporary = tempfile.TemporaryDirectory(prefix="casbank-")
-        return _Place(_key(url), store, journal, Path(temporary.name) / _INDEX, temporary)
+        return _Place(_key(url), store, journal, Path(temporary.name) / _INDEX, temporary=temporary)
     root = url.path
     refuse_network_file_system(root)
     read_only = not os.access(root, os.W_OK)
@@ -322,14 +442,26 @@ def _place(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir: Pa
     if not read_only:
         local.clean()
     log = LocalJournal(root / "journal", world=world, read_only=read_only, quarantine=root / "quarantine")
-    return _Place(_key(url), local, log, _index_folder(url, descriptor, cache_dir))
+    index = _index_folder(url, descriptor, cache_dir)
+    return _Place(_key(url), local, log, index, _head_file(descriptor, cache_dir))
 
 
 def _index_folder(url: BankUrl, descriptor: BankDescriptor, cache_dir: Path | None) -> Path:
-    """In the bank, unless the caller wants it elsewhere or the bank cannot be written to."""
-    if cache_dir is None and os.access(url.path, os.W_OK):
+    """In the bank, unless that is encrypted or cannot be written to, or the caller wants it elsewhere."""
+    if cache_dir is None and descriptor.suite is Suite.CHECKSUM and os.access(url.path, os.W_OK):
         return url.path / _INDEX
-    return (cache_dir or default_cache_dir()) / descriptor.bank_id.hex() / _INDEX
+    # Two copies of one bank have one id, and must not share an index.
+    copy = blake3(os.fsencode(url.path.resolve())).hexdigest(8)
+    return _cache_folder(descriptor, cache_dir) / copy / _INDEX
+
+
+def _head_file(descriptor: BankDescriptor, cache_dir: Path | None) -> Path | None:
+    """What was seen of a bank is remembered for all its copies: one that is older is what is to be noticed."""
+    return None if descriptor.suite is Suite.CHECKSUM else _cache_folder(descriptor, cache_dir) / _HEAD
+
+
+def _cache_folder(descriptor: BankDescriptor, cache_dir: Path | None) -> Path:
+    return (cache_dir or default_cache_dir()) / descriptor.bank_id.hex()
 
 
 def _read_bank(url: BankUrl, world: World) -> bytes:
@@ -363,7 +495,10 @@ def _prepare_folder(root: Path, world: World) -> None:
         if not _is_unfinished(root):
             raise AlreadyExistsError(f"there is a bank at {root} already", kind=ErrorKind.BANK_EXISTS)
         # An init that was cut off before its first record: nothing was ever in it.
-        LocalStore(root, world=world).delete(BANK_NAME)
+        store = LocalStore(root, world=world)
+        for blob in store.list("keys/"):
+            store.delete(blob.name)
+        store.delete(BANK_NAME)
     elif names - {"tmp"}:
         raise InvalidInputError(f"cannot create a bank in {root}: the folder is not empty")
 

@@ -8,7 +8,7 @@ Rule 3: a rebuilt index is made beside the old one and takes its place by a rena
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -18,11 +18,19 @@ from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
 from casbank.engine.packs import PackReader
 from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, StoreError
-from casbank.format.header import HEADER_BYTES, Kind, sequence_id
+from casbank.format.header import HEADER_BYTES, Kind, decode_header, sequence_id
 from casbank.format.pack import Toc
-from casbank.format.record import Checkpointed, Record, decode_record, record_hash
+from casbank.format.record import Checkpointed, Keyring, Record, decode_record, record_hash
 from casbank.format.seal import Sealing
-from casbank.index.apply import EMPTY, Applied, Contents, ContentsOf, apply_records
+from casbank.index.apply import (
+    EMPTY,
+    KEYRING_KEY,
+    Applied,
+    Contents,
+    ContentsOf,
+    apply_records,
+    official_keyring,
+)
 from casbank.index.tables import NameRow, State
 from casbank.index.transaction import Edit, Snapshot
 from casbank.index.view import InheritedIndexError, View, is_in_use, remove_folder
@@ -61,6 +69,7 @@ class Follower:
         checkpoints: CheckpointFiles,
         index: IndexPlace,
         world: World,
+        on_keyring: Callable[[Keyring], None] | None = None,
     ) -> None:
         self._journal = journal
         self._checkpoints = checkpoints
@@ -68,6 +77,7 @@ class Follower:
         self._packs = packs
         self._place = index
         self._world = world
+        self._on_keyring = on_keyring
         self._mutex = threading.RLock()
         self._seen = EMPTY
         try:
@@ -137,7 +147,7 @@ class Follower:
         A failure (a full disk under the index) leaves the index behind and is told at the next call that needs it:
         the record is durable whatever becomes of the view.
         """
-        applied = Applied(record, record_hash(entry.record), len(entry.record))
+        applied = Applied(record, record_hash(entry.record), len(entry.record), decode_header(entry.record).epoch)
 
         def contents_of(info: PackInfo) -> Contents:
             return contents.get(info.id) or self._contents_of(info)
@@ -145,6 +155,8 @@ class Follower:
         with self._mutex:
             try:
                 self._seen = _apply(self._view, [applied], contents_of)
+                if any(isinstance(op, Keyring) for op in record.ops):
+                    self._tell_keyring(self._view)
             except CasbankError as error:
                 _log.warning("the index is behind the journal: %s", error)
 
@@ -204,7 +216,7 @@ class Follower:
         official = [
             op
             for entry in self._journal.read(self._journal.first() - 1)
-            for op in self.decode(entry).ops
+            for op in self.decoded(entry).record.ops
             if isinstance(op, Checkpointed)
         ]
         failure: CorruptionError | None = None
@@ -229,7 +241,15 @@ class Follower:
                 raise _another_history(state)
             state = _apply(view, applied, self._contents_of)
         self._check_head(state)
+        self._tell_keyring(view)
         return state
+
+    def _tell_keyring(self, view: View) -> None:
+        """Whoever seals must know the epoch that the bank has reached."""
+        with view.read() as snapshot:
+            official = official_keyring(snapshot.config(KEYRING_KEY))
+        if official is not None and self._on_keyring is not None:
+            self._on_keyring(official)
 
     def _check_head(self, state: State) -> None:
         head = self._journal.head()
@@ -245,16 +265,12 @@ class Follower:
             return _NO_CONTENTS
 
     def decoded(self, entry: JournalEntry) -> Applied:
-        """A journal entry, ready to be applied."""
-        return Applied(self.decode(entry), record_hash(entry.record), len(entry.record))
-
-    def decode(self, entry: JournalEntry) -> Record:
-        """The record in a journal entry, its tag and its place checked."""
+        """A journal entry, ready to be applied: its tag and its place checked."""
         seal = self._sealing.open(entry.record, Kind.RECORD, sequence_id(entry.seq))
         record = decode_record(entry.record, seal)
         if record.seq != entry.seq:
             raise CorruptionError("a record stands in another's place", kind=ErrorKind.JOURNAL, record=entry.seq)
-        return record
+        return Applied(record, record_hash(entry.record), len(entry.record), seal.header.epoch)
 
 
 def _another_history(state: State) -> CorruptionError:

@@ -11,8 +11,9 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from casbank import limits
+from casbank.engine.salt import fresh_salt
 from casbank.format.compression import compress
-from casbank.format.header import HEADER_BYTES, ID_BYTES, SALT_BYTES, Kind
+from casbank.format.header import HEADER_BYTES, ID_BYTES, Kind
 from casbank.format.pack import TRAILER_BYTES, Toc, Trailer, encode_toc, encode_trailer, seal_entry, toc_bytes
 from casbank.format.seal import TAG_BYTES, Sealing
 from casbank.index.apply import Contents
@@ -56,7 +57,7 @@ class PackBuilder:
 
     def __init__(self, kind: Kind, sealing: Sealing, world: World, buffer: bytearray) -> None:
         self._id = world.entropy(ID_BYTES)
-        self._seal = sealing.create(kind, self._id, world.entropy(SALT_BYTES))
+        self._seal = sealing.create(kind, self._id, fresh_salt(world))
         self._kind = kind
         self._rows: list[EntryRow] = []
         self._chunks: list[ChunkRow] = []

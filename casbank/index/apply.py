@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from casbank.errors import CorruptionError, ErrorKind, UnsupportedFormatError
+from casbank.format import messages
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.pack import Toc, entry_offsets
 from casbank.format.record import (
@@ -17,6 +18,7 @@ from casbank.format.record import (
     Config,
     Delete,
     First,
+    Keyring,
     Noop,
     Op,
     Packs,
@@ -24,7 +26,7 @@ from casbank.format.record import (
     Record,
 )
 from casbank.index.tables import NameRow, PackRow, State, Tombstone
-from casbank.index.transaction import CheckpointRow, Edit
+from casbank.index.transaction import CheckpointRow, ConfigValue, Edit
 from casbank.model import Location, PackInfo
 
 EMPTY = State(0, NO_HASH, 1, 0, 0, 0, 0, 0)
@@ -33,6 +35,10 @@ EMPTY = State(0, NO_HASH, 1, 0, 0, 0, 0, 0)
 
 FIRST_KEY = "first"
 """The configuration row that says whose journal this is: the hash of BANK in record 1."""
+KEYRING_KEY = "keyring"
+"""The configuration row of the official keyring, which KEYRING operations make."""
+RESERVED_KEYS = frozenset({FIRST_KEY, KEYRING_KEY})
+"""Configuration that no CONFIG operation may set."""
 
 
 class Contents(NamedTuple):
@@ -47,11 +53,44 @@ ContentsOf: TypeAlias = Callable[[PackInfo], Contents]
 
 
 class Applied(NamedTuple):
-    """A record with the hash and the length of its bytes."""
+    """A record with the hash and the length of its bytes, and the key epoch that it is sealed in."""
 
     record: Record
     hash: bytes
     length: int
+    epoch: int = 0
+
+
+def keyring_value(keyring: Keyring) -> bytes:
+    """The official keyring as a configuration row."""
+    return messages.encode([*keyring])
+
+
+def official_keyring(value: ConfigValue) -> Keyring | None:
+    """The official keyring from its configuration row; None in a bank that is not encrypted."""
+    if not isinstance(value, bytes):
+        return None
+    number, name, file_hash = messages.decode(value, "keyring row", ErrorKind.KEYRING)
+    return Keyring(number, name, file_hash)
+
+
+def check_epoch(applied: Applied, official: Keyring | None) -> None:
+    """Raise CorruptionError unless a record is sealed in the epoch that the bank had reached.
+
+    Who got hold of an older epoch's secret must not be able to write the journal on.
+    """
+    if official is not None and applied.epoch != official.number:
+        raise CorruptionError(
+            f"a record of key epoch {applied.epoch} where the bank had reached {official.number}",
+            kind=ErrorKind.RECORD,
+            record=applied.record.seq,
+        )
+
+
+def check_next_keyring(keyring: Keyring, official: Keyring | None) -> None:
+    """Raise CorruptionError unless a KEYRING operation begins the next epoch."""
+    if keyring.number != (1 if official is None else official.number + 1):
+        raise CorruptionError(f"key epoch {keyring.number} does not follow the one before", kind=ErrorKind.RECORD)
 
 
 def apply_records(edit: Edit, records: Sequence[Applied], contents_of: ContentsOf) -> State:
@@ -80,6 +119,7 @@ class _Step:
         record = self._applied.record
         if record.seq != self._state.seq + 1 or record.previous != self._state.hash:
             raise CorruptionError("the journal's chain is broken", kind=ErrorKind.JOURNAL, record=record.seq)
+        check_epoch(self._applied, self._keyring())
         length = self._state.journal_bytes + self._applied.length
         self._state = self._state._replace(seq=record.seq, hash=self._applied.hash, journal_bytes=length)
         for ordinal, op in enumerate(record.ops):
@@ -99,19 +139,25 @@ class _Step:
             case Checkpointed():
                 row = CheckpointRow(op.seq, op.name, op.file_hash, self._state.journal_bytes)
                 self._edit.put_checkpoint(row)
-            case Config() if op.key != FIRST_KEY:
+            case Keyring():
+                check_next_keyring(op, self._keyring())
+                self._edit.put_config(KEYRING_KEY, keyring_value(op))
+            case Config() if op.key not in RESERVED_KEYS:
                 self._edit.put_config(op.key, op.value)
             case First() if self._state.seq == 1 and ordinal == 0:
                 self._edit.put_config(FIRST_KEY, op.bank_hash)
             case Noop():
                 pass
             case First() | Config():
-                raise CorruptionError("an operation that belongs into record 1", kind=ErrorKind.RECORD)
+                raise CorruptionError("an operation that does not belong here", kind=ErrorKind.RECORD)
             case _:
                 raise UnsupportedFormatError(
                     f"record {self._state.seq} has an operation {type(op).__name__.upper()} "
                     "that this casbank cannot follow"
                 )
+
+    def _keyring(self) -> Keyring | None:
+        return official_keyring(self._edit.config(KEYRING_KEY))
 
     def _put(self, ordinal: int, op: Put) -> None:
         row = NameRow(op.name.encode(), self._state.seq, op.descriptor)

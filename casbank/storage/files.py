@@ -54,16 +54,16 @@ def fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(path: Path) -> None:
-    """Create a folder, and the parents it lacks, durably; one that is there is made durable.
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Create a folder of this mode, and the parents it lacks, durably; one that is there is made durable.
 
     Raises FileExistsError if something else has that name.
     """
     try:
-        path.mkdir()
+        path.mkdir(mode)
     except FileNotFoundError:
         make_folder(path.parent)
-        path.mkdir(exist_ok=True)
+        path.mkdir(mode, exist_ok=True)
     except FileExistsError:
         if not path.is_dir():
             raise

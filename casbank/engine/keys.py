@@ -1,0 +1,119 @@
+"""The keys of one encrypted bank: made with it, or unlocked when it is opened."""
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from casbank.engine.credential import Credential, RecoveryText
+from casbank.engine.keyrings import Keyrings
+from casbank.engine.keyslots import KeySlots
+from casbank.errors import CorruptionError, ErrorKind, KeyMismatchError, NotFoundError
+from casbank.format.bank import BANK_NAME, BankDescriptor, decode_bank
+from casbank.format.keyring import SECRET_BYTES
+from casbank.format.keyslot import KEY_BYTES
+from casbank.format.record import Keyring
+from casbank.format.recovery import decode_recovery
+from casbank.index.transaction import Snapshot
+from casbank.sealing.aead import AeadSealing
+from casbank.storage.base import Store
+from casbank.world import World
+
+_HASH_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class BankKeys:
+    """What was unlocked: ``opened_by`` is the id of the slot, None for a new bank or a recovery text."""
+
+    slots: KeySlots
+    keyrings: Keyrings
+    sealing: AeadSealing
+    # BANK as it is stored, for the recovery text.
+    bank: bytes
+    opened_by: bytes | None = None
+
+
+def make_keys(
+    store: Store, bank: bytes, credential: Credential, dedup_secret: bytes | None, world: World
+) -> tuple[BankKeys, Keyring]:
+    """Store the first keyring and slot of a new bank; the operation that makes the keyring official.
+
+    ``dedup_secret`` None draws one.
+    """
+    keys = _keys(store, bank, world.entropy(KEY_BYTES), world)
+    first = keys.keyrings.write_first(dedup_secret or world.entropy(SECRET_BYTES))
+    keys.slots.add(credential, keys.keyrings.key, "")
+    return keys, first
+
+
+def unlock(
+    store: Store,
+    bank: bytes,
+    credential: Credential | RecoveryText,
+    world: World,
+    removed: frozenset[bytes] = frozenset(),
+) -> BankKeys:
+    """Open the keys of a bank; slots that were ``removed`` do not count.
+
+    Raises KeyMismatchError (kind KEY_WRONG), CorruptionError (kind KEYRING, or BANK_DESCRIPTOR if BANK is not the one
+    that the keys belong to).
+    """
+    descriptor = decode_bank(bank)
+    if isinstance(credential, RecoveryText):
+        recovery = decode_recovery(credential.text)
+        if decode_bank(recovery.bank).bank_id != descriptor.bank_id:
+            raise KeyMismatchError("the recovery text is another bank's", kind=ErrorKind.KEY_WRONG)
+        key, slot_id = recovery.key, None
+    else:
+        key, slot = _slots(store, descriptor, world).unlock(credential, removed)
+        slot_id = slot.id
+    keys = _keys(store, bank, key, world, slot_id)
+    keys.keyrings.load()
+    # Nothing can be read without one, so that is told here and not at the first file.
+    assert len(keys.keyrings.dedup_secret) == SECRET_BYTES
+    return keys
+
+
+def removed_key(slot_id: bytes) -> str:
+    """The configuration row that says that a slot was removed."""
+    return f"removed-key-slot/{slot_id.hex()}"
+
+
+def is_removed(now: Snapshot, slot_id: bytes) -> bool:
+    """Whether a slot was removed, whatever files there are."""
+    return now.config(removed_key(slot_id)) is not None
+
+
+def restore_files(store: Store, recovery: RecoveryText, world: World) -> None:
+    """Put BANK and the newest keyring back, bit for bit, where they are missing or damaged.
+
+    Raises CorruptionError if there is a whole BANK that is another one.
+    """
+    known = decode_recovery(recovery.text)
+    _keys(store, known.bank, known.key, world).keyrings.check(known.keyring, known.keyring_name)
+    _restore(store, BANK_NAME, known.bank)
+    _restore(store, known.keyring_name, known.keyring)
+
+
+def _restore(store: Store, name: str, data: bytes) -> None:
+    try:
+        found = store.get(name)
+    except NotFoundError:
+        found = b""
+    if found == data:
+        return
+    if blake3(found[:-_HASH_BYTES]).digest() == found[-_HASH_BYTES:]:
+        raise CorruptionError("a whole file is there that is not the one of the recovery text", file=name)
+    store.delete(name)
+    store.put_new(name, [data])
+
+
+def _keys(store: Store, bank: bytes, key: bytes, world: World, slot_id: bytes | None = None) -> BankKeys:
+    descriptor = decode_bank(bank)
+    keyrings = Keyrings(store, bank, key, world)
+    sealing = AeadSealing(descriptor.bank_id, descriptor.suite, keyrings)
+    return BankKeys(_slots(store, descriptor, world), keyrings, sealing, bank, slot_id)
+
+
+def _slots(store: Store, descriptor: BankDescriptor, world: World) -> KeySlots:
+    return KeySlots(store, descriptor.bank_id, descriptor.suite, world)

@@ -1,0 +1,101 @@
+"""The key slots of one bank: its key, wrapped once for each passphrase, key file or command.
+
+Rule 1: a slot that cannot be read is passed over, with a warning: it must not keep out who has another one.
+Rule 2: a new slot is read back and opened, from its stored bytes, before anybody relies on it.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from casbank import limits
+from casbank.engine.credential import Credential
+from casbank.engine.salt import fresh_salt
+from casbank.errors import (
+    AlreadyExistsError,
+    CorruptionError,
+    ErrorKind,
+    InvalidInputError,
+    KeyMismatchError,
+    NotFoundError,
+    UnsupportedFormatError,
+)
+from casbank.format.header import ID_BYTES, Header, Kind, Suite
+from casbank.format.keyslot import KeySlot, decode_key_slot, encode_key_slot, key_slot_name, open_key
+from casbank.sealing.aead import make_seal, open_seal
+from casbank.storage.base import Store
+from casbank.world import World
+
+_log = logging.getLogger(__name__)
+_FOLDER = "keys/"
+
+
+@dataclass(frozen=True, slots=True)
+class KeySlots:
+    """The slot files in the store of one bank."""
+
+    store: Store
+    bank_id: bytes
+    suite: Suite
+    world: World
+
+    def all(self) -> list[KeySlot]:
+        """Every slot that can be read, the oldest first."""
+        return sorted(self._readable(), key=lambda slot: (slot.created_ns, slot.id))
+
+    def unlock(self, credential: Credential, removed: frozenset[bytes] = frozenset()) -> tuple[bytes, KeySlot]:
+        """The bank's key, and the slot that gave it, which is none of those that were ``removed``.
+
+        Raises KeyMismatchError (kind KEY_WRONG) if no slot opens.
+        """
+        for slot in self.all():
+            key = None if slot.id in removed else self._opened(slot, credential)
+            if key is not None:
+                return key, slot
+        raise KeyMismatchError("no key slot of this bank opens with this key", kind=ErrorKind.KEY_WRONG)
+
+    def add(self, credential: Credential, key: bytes, label: str) -> KeySlot:
+        """Store a slot that opens with ``credential``; durable, and proved, when it returns."""
+        if len(label.encode(errors="surrogatepass")) > limits.KEY_LABEL_BYTES_MAX or not label.isprintable():
+            raise InvalidInputError("a label is printable and at most 255 bytes long")
+        if len(self.all()) >= limits.KEY_SLOTS_MAX:
+            raise InvalidInputError(f"a bank has at most {limits.KEY_SLOTS_MAX} key slots; remove one first")
+        slot_id, salt = self.world.entropy(ID_BYTES), fresh_salt(self.world)
+        parameters, secret = credential.enrol(self.world, salt)
+        seal = make_seal(secret, Header(Kind.KEY_SLOT, self.suite, self.bank_id, slot_id, salt))
+        name = key_slot_name(slot_id)
+        try:
+            self.store.put_new(name, [encode_key_slot(parameters, self.world.now_ns(), label, key, seal)])
+        except AlreadyExistsError as error:
+            raise CorruptionError("a new key slot's random name is taken", kind=ErrorKind.KEY_SLOT) from error
+        made = decode_key_slot(self.store.get(name))
+        if self._opened(made, credential) != key:
+            self.store.delete(name)
+            raise CorruptionError("a new key slot does not open; nothing was changed", kind=ErrorKind.KEY_SLOT)
+        return made
+
+    def _readable(self) -> Iterator[KeySlot]:
+        names = [blob.name for blob in self.store.list(_FOLDER) if _is_slot(blob.name)]
+        for name in names[: limits.KEY_SLOTS_MAX]:
+            try:
+                slot = decode_key_slot(self.store.get(name, 0, limits.KEY_SLOT_BYTES_MAX + 1))
+            except NotFoundError:
+                # Removed meanwhile.
+                continue
+            except (CorruptionError, UnsupportedFormatError) as error:
+                _log.warning("key slot %s is of no use: %s", name, error)
+                continue
+            if (slot.header.suite, slot.header.bank_id, key_slot_name(slot.id)) == (self.suite, self.bank_id, name):
+                yield slot
+            else:
+                _log.warning("key slot %s is another bank's, or another slot's", name)
+
+    def _opened(self, slot: KeySlot, credential: Credential) -> bytes | None:
+        secret = credential.secret(slot)
+        seal = None if secret is None else open_seal([secret], slot.header, slot.header_bytes)
+        return None if seal is None else open_key(slot, seal)
+
+
+def _is_slot(name: str) -> bool:
+    digits = name.removeprefix(_FOLDER)
+    return len(digits) == 2 * ID_BYTES and set(digits) <= set("0123456789abcdef")
