@@ -4,7 +4,8 @@ Rule 1: who appends record n+1 has replayed everything up to n, and decides on t
 here, not where they were asked.
 Rule 2: packs are durable before the record that names them (the caller's part).
 Rule 3: waiting callers share a record. Each decides for itself: one whose condition fails is taken out and told so
-before the record is sealed. A name occurs at most once in a record; who comes second waits for the next.
+before the record is sealed. A name occurs at most once in a record; who comes second waits for the next. All decide on
+the same state, so what changes the bank itself (keys, configuration, checkpoints) has a record of its own.
 Rule 4: a record that is durable is acknowledged, even if the index cannot take it in now.
 """
 
@@ -55,17 +56,21 @@ class _Draft:
     ops: list[Op] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
     size: int = 0
+    shared: bool = True
 
-    def has_room(self, names: set[str], size: int) -> bool:
+    def has_room(self, ops: Sequence[Op], names: set[str], size: int) -> bool:
         if not self.requests:
             return True
-        return not (names & self.names) and self.size + size <= limits.GROUP_COMMIT_BYTES_MAX
+        if not (self.shared and _may_share(ops)) or names & self.names:
+            return False
+        return self.size + size <= limits.GROUP_COMMIT_BYTES_MAX
 
     def take(self, request: _Request, ops: Sequence[Op], names: set[str], size: int) -> None:
         self.requests.append(request)
         self.ops += ops
         self.names |= names
         self.size += size
+        self.shared = _may_share(ops)
 
 
 class Committer:
@@ -166,7 +171,7 @@ class Committer:
         names = {op.name for op in ops if isinstance(op, Put | Delete)}
         if not ops:
             request.finish()
-        elif draft.has_room(names, size):
+        elif draft.has_room(ops, names, size):
             draft.take(request, ops, names, size)
         else:
             return False
@@ -177,6 +182,10 @@ def _finish(requests: list[_Request], error: BaseException) -> None:
     for request in requests:
         if not request.done:
             request.finish(error=error)
+
+
+def _may_share(ops: Sequence[Op]) -> bool:
+    return all(isinstance(op, Put | Delete | Packs) for op in ops)
 
 
 def _packs_first(ops: Sequence[Op]) -> list[Op]:
