@@ -7,7 +7,7 @@ Rule 2: files come before the record that names them, and go after it: a crash l
 
 from casbank.engine.engine import Engine
 from casbank.engine.keys import BankKeys, is_removed, removed_key
-from casbank.errors import CorruptionError, ErrorKind, InvalidInputError, KeyMismatchError, NotFoundError, StoreError
+from casbank.errors import ConflictError, CorruptionError, ErrorKind, InvalidInputError, KeyMismatchError, NotFoundError
 from casbank.format.keyslot import KeySlot, key_slot_name
 from casbank.format.record import Config, Keyring, Op
 from casbank.format.recovery import Recovery, encode_recovery
@@ -17,7 +17,7 @@ from casbank.model import KeyEpoch
 
 _RETIRED = "retired-key-epoch/"
 # Each one lost means that somebody else began an epoch.
-_ROTATE_ATTEMPTS = 10
+_ROTATE_ATTEMPTS = 100
 
 
 def keys_of(engine: Engine) -> BankKeys:
@@ -66,7 +66,7 @@ def rotate(engine: Engine) -> int:
             return made.number
         # Somebody else's is official. Only here: where the outcome is unknown, it may be this one.
         keyrings.forget(made)
-    raise StoreError("others begin key epochs faster than this one could")
+    raise ConflictError("others begin key epochs faster than this one could")
 
 
 def retire(engine: Engine, number: int) -> None:
