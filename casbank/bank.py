@@ -43,6 +43,7 @@ from casbank.sealing.schedule import domain_secret
 from casbank.world import REAL_WORLD, World
 
 _COMPRESSION_LEVELS = range(1, 23)
+_SUITE_DEFAULT = "aes-256-gcm"
 _SUITES = {"aes-256-gcm": Suite.AES_256_GCM, "chacha20-poly1305": Suite.CHACHA20_POLY1305}
 
 
@@ -69,7 +70,7 @@ class Bank:
         passphrase: str | None = None,
         key_file: str | os.PathLike[str] | None = None,
         key_command: Sequence[str] | None = None,
-        suite: str = "aes-256-gcm",
+        suite: str | None = None,
         dedup_domain: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         world: World = REAL_WORLD,
@@ -80,10 +81,10 @@ class Bank:
         level from 1 to 22 or "none"; ``keep_deleted_s`` how long deleted versions can be brought back, in seconds.
 
         With a ``passphrase``, a ``key_file`` (32 bytes to 1 MiB) or a ``key_command`` (called with "wrap" or "unwrap",
-        see docs/keys.md) the bank is encrypted, by ``suite`` "aes-256-gcm" or "chacha20-poly1305". Who loses them, and
-        what :meth:`Keys.export` gave, has lost the bank. Banks that name one file as ``dedup_domain`` recognise each
-        other's chunks. ``cache_dir`` is where the index is kept: by default in the bank, and of an encrypted one, whose
-        index is in clear, in the user's cache folder.
+        see docs/keys.md) the bank is encrypted, by ``suite`` "aes-256-gcm" (the default) or "chacha20-poly1305". Who
+        loses them, and what :meth:`Keys.export` gave, has lost the bank. Banks that name one file as ``dedup_domain``
+        recognise each other's chunks. ``cache_dir`` is where the index is kept: by default in the bank, and of an
+        encrypted one, whose index is in clear, in the user's cache folder.
 
         Raises AlreadyExistsError (kind BANK_EXISTS), InvalidInputError, StoreError, KeyMismatchError for a key command
         that fails.
@@ -98,9 +99,11 @@ class Bank:
             raise InvalidInputError(f"keep_deleted_s is a number of seconds, not {keep_deleted_s!r}")
         profile = parse_profile(chunking).text
         credential = credential_of(passphrase, key_file, key_command)
-        if suite not in _SUITES:
+        if suite is not None and (not isinstance(suite, str) or suite not in _SUITES):
             raise InvalidInputError(f"suite is {' or '.join(_SUITES)}, not {suite!r}")
-        domain = None if dedup_domain is None else domain_secret(read_key_file(Path(dedup_domain)))
+        if suite is not None and credential is None:
+            raise InvalidInputError("an encrypted bank needs a passphrase, a key_file or a key_command")
+        domain = None if dedup_domain is None else domain_secret(read_key_file(dedup_domain))
         if domain is not None and credential is None:
             raise InvalidInputError("banks without a key recognise each other's chunks anyway: no dedup_domain")
         descriptor = BankDescriptor(
@@ -109,7 +112,7 @@ class Bank:
             profile,
             level,
             keep_deleted_s,
-            suite=Suite.CHECKSUM if credential is None else _SUITES[suite],
+            suite=Suite.CHECKSUM if credential is None else _SUITES[suite or _SUITE_DEFAULT],
         )
         url = parse_bank_url(place)
         engine = create_engine(url, descriptor, world, _path(cache_dir), credential=credential, dedup_secret=domain)

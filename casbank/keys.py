@@ -45,8 +45,7 @@ class Keys:
         credential = credential_of(passphrase, key_file, key_command)
         if credential is None:
             raise InvalidInputError("a new key is a passphrase, a key_file or a key_command")
-        keys = keychange.keys_of(self._writable())
-        return _info(keys.slots.add(credential, keys.keyrings.key, label))
+        return _info(keychange.add_slot(self._writable(), credential, label))
 
     def remove(self, slot_id: str) -> None:
         """Let a slot open the bank no longer.

@@ -78,6 +78,8 @@ ARGON2_ITERATIONS_MAX = 64
 ARGON2_LANES_MAX = 64
 # Each passphrase slot costs a derivation to try.
 KEY_SLOTS_MAX = 32
+# Files that are looked at in search of them: whoever can write the store can leave any number there.
+KEY_FILES_MAX = 1024
 KEY_LABEL_BYTES_MAX = 255
 # What a key management service returns for 32 wrapped bytes is some hundred bytes.
 KEY_TOKEN_BYTES_MAX = 64 * KIB

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+from casbank.cli.given_key import GivenKey
+
 
 class Failed(TypedDict):
     """One thing that a recursive verb could not do, as ``--json`` shows it."""
@@ -28,6 +30,8 @@ class Console:
     quiet: bool
     verbose: bool
     cache_dir: Path | None
+    # The bank's; None if nobody gave one.
+    key: GivenKey | None = None
     failures: list[Failed] = field(default_factory=list)
 
     def say(self, message: str) -> None:

@@ -2,9 +2,9 @@
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.described import described
+from casbank.cli.opening import open_bank
 from casbank.cli.verb import verb
 
 
@@ -18,7 +18,7 @@ def command(console: Console, bank: str, source: str, target: str) -> None:
 
     An object TARGET that is there is replaced.
     """
-    with Bank.open(bank, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank) as opened:
         info = opened.copy(source, target)
     if console.json:
         console.document(described(info))

@@ -8,10 +8,10 @@ from typing import IO
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.byte_range import WHOLE, ByteRange, parse_range
 from casbank.cli.console import Console
 from casbank.cli.copying import copy
+from casbank.cli.opening import open_bank
 from casbank.cli.progress import Advance, progress, untold
 from casbank.cli.restore_tree import restore_tree
 from casbank.cli.sizes import human_bytes
@@ -56,7 +56,7 @@ def command(
     if prefix is not None:
         if name is not None or wanted is not WHOLE or output in (None, _STDOUT):
             raise click.UsageError("--recursive PREFIX needs -o DIR, and takes no NAME and no --range.")
-        with Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened:
+        with open_bank(console, bank, read_only=True) as opened:
             restore_tree(opened, prefix, Path(output), console)
     elif name is None:
         raise click.UsageError("Missing argument 'NAME' (or --recursive PREFIX).")
@@ -68,7 +68,7 @@ def command(
 
 def _get_object(console: Console, bank: str, name: str, output: str, wanted: ByteRange) -> None:
     with (
-        Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened,
+        open_bank(console, bank, read_only=True) as opened,
         opened.open_object(name) as source,
     ):
         start, length = wanted.of(source.seek(0, os.SEEK_END))

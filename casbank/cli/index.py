@@ -5,8 +5,9 @@ import click
 from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.failure import UNCLEAN
+from casbank.cli.opening import open_bank
 from casbank.cli.sizes import human_count
-from casbank.cli.verb import verb
+from casbank.cli.verb import keyless_verb, verb
 
 
 @click.group()
@@ -19,7 +20,7 @@ def command() -> None:
 @verb
 def rebuild(console: Console, bank: str) -> None:
     """Make the index of BANK anew from the store; others may go on using the bank."""
-    with Bank.open(bank, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank) as opened:
         opened.rebuild_index()
         objects = len(opened)
     if console.json:
@@ -30,10 +31,16 @@ def rebuild(console: Console, bank: str) -> None:
 
 @command.command()
 @click.argument("bank")
-@verb
-def drop(console: Console, bank: str) -> None:
-    """Remove the index of BANK, which nobody may have open; whoever opens it next makes it anew."""
-    Bank.drop_index(bank, cache_dir=console.cache_dir)
+@click.option(
+    "--forget-head",
+    is_flag=True,
+    help="Forget too what this client has seen of the bank's history: makes a copy that was restored on purpose "
+    "writable.",
+)
+@keyless_verb
+def drop(console: Console, *, bank: str, forget_head: bool) -> None:
+    """Remove the index of BANK, which nobody may have open; whoever opens it next makes it anew. No key is needed."""
+    Bank.drop_index(bank, forget_head=forget_head, cache_dir=console.cache_dir)
     if console.json:
         console.document({"dropped": True})
     else:
@@ -48,7 +55,7 @@ def verify(console: Console, bank: str) -> None:
 
     Exit code 4 if they differ; 'casbank index rebuild' mends that.
     """
-    with Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank, read_only=True) as opened:
         differences = opened.verify_index()
     if console.json:
         console.document({"clean": not differences, "differences": differences})

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.console import Console
+from casbank.cli.opening import open_bank
 from casbank.cli.sizes import human_bytes, human_time
 from casbank.cli.verb import verb
 from casbank.model import BankStats
@@ -21,7 +21,7 @@ def command(console: Console, bank: str) -> None:
     Logical bytes are the objects' sizes; unique bytes what deduplication leaves of them; stored bytes what the packs
     occupy.
     """
-    with Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank, read_only=True) as opened:
         stats = opened.stats()
     if console.json:
         console.document(stats_document(stats))

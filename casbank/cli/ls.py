@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.console import Console, printable
 from casbank.cli.described import described
+from casbank.cli.opening import open_bank
 from casbank.cli.sizes import human_bytes, human_time
 from casbank.cli.verb import verb
 from casbank.model import ObjectInfo
@@ -40,7 +40,7 @@ def command(
     A terminal is shown names with control characters escaped; a pipe or a file gets them as they are. With --json,
     the document is an array, and metadata that is bytes is {"base64": "..."}.
     """
-    with Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank, read_only=True) as opened:
         found = opened.list(prefix, start_after=start_after, limit=limit, reverse=reverse)
         if console.json:
             _write_array(console, found)

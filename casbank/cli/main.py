@@ -26,6 +26,7 @@ VERBS = {
     "rm": "Remove objects.",
     "cp": "Give an object's content a second name.",
     "info": "Show a bank's sizes and counts.",
+    "key": "Show, add, remove, rotate and export a bank's keys.",
     "index": "Rebuild, drop or verify a bank's index.",
     "version": "Show the versions of casbank and of what it stands on.",
 }
@@ -59,14 +60,18 @@ class Verbs(click.Group):
     cls=Verbs,
     subcommand_metavar="VERB BANK ...",
     epilog="Exit codes: 0 done, 1 unexpected failure, 2 wrong usage, 3 no such bank or object, 4 damaged data, 6 a "
-    "disk or store failed, 8 a newer format, 9 read-only, 10 exists already or changed meanwhile, 11 a part of a "
-    "recursive verb's work failed, 12 outcome unknown, 130 interrupted.",
+    "disk or store failed, 7 no key or a wrong one, 8 a newer format, 9 read-only, 10 exists already or changed "
+    "meanwhile, 11 a part of a recursive verb's work failed, 12 outcome unknown, 130 interrupted.",
 )
 @click.version_option(package_name="casbank", message="casbank %(version)s")
 def command() -> None:
     """Keep objects in a bank: deduplicated, checked on every read, durable once acknowledged.
 
     BANK is the path of a folder. Results go to standard output, messages to standard error.
+
+    The key of an encrypted bank comes from --key-file, --passphrase-file or --key-command, or else from the variables
+    CASBANK_PASSPHRASE, CASBANK_KEY_FILE, CASBANK_PASSPHRASE_FILE and CASBANK_KEY_COMMAND, of which one may be set. If
+    there is none, a passphrase is asked for on the terminal.
     """
 
 

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.described import described
 from casbank.cli.exclude import exclude
+from casbank.cli.opening import open_bank
 from casbank.cli.progress import progress
 from casbank.cli.sizes import human_bytes
 from casbank.cli.store_tree import Tree, store_tree
@@ -85,18 +85,20 @@ def command(
 def _put_tree(console: Console, bank: str, root: Path, prefix: str, patterns: Sequence[str]) -> None:
     if not root.is_dir():
         raise click.UsageError(f"--recursive: there is no folder {root}.")
-    with Bank.open(bank, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank) as opened:
         source = Tree(root, prefix, exclude(patterns), parse_bank_url(bank).path)
         store_tree(opened, source, console)
 
 
 def _put_object(console: Console, bank: str, wanted: _Wanted, file: str) -> None:
-    descriptor = _open_stdin(console) if file == _STDIN else _open_file(file)
+    descriptor = _open_stdin() if file == _STDIN else _open_file(file)
     with (
         WatchedFile(descriptor) as source,
-        Bank.open(bank, cache_dir=console.cache_dir) as opened,
+        open_bank(console, bank, stdin_is_data=file == _STDIN) as opened,
         progress(console, wanted.name, source.size) as source.advance,
     ):
+        if file == _STDIN and sys.stdin.isatty():
+            console.say("reading from standard input; end with Ctrl-D")
         info = opened.put(
             wanted.name, source, metadata=wanted.metadata, if_absent=wanted.if_absent, digest=wanted.digest
         )
@@ -105,11 +107,9 @@ def _put_object(console: Console, bank: str, wanted: _Wanted, file: str) -> None
     console.detail(f"stored {info.name}, {human_bytes(info.size)}")
 
 
-def _open_stdin(console: Console) -> int:
+def _open_stdin() -> int:
     if sys.stdin is None:
         raise click.UsageError("Standard input is closed, and no FILE was given.")
-    if sys.stdin.isatty():
-        console.say("reading from standard input; end with Ctrl-D")
     return os.dup(sys.stdin.fileno())
 
 

@@ -7,6 +7,7 @@ import click
 from casbank import limits
 from casbank.bank import Bank
 from casbank.cli.console import Console
+from casbank.cli.opening import open_bank
 from casbank.cli.sizes import human_count
 from casbank.cli.verb import verb
 from casbank.errors import ErrorKind, NotFoundError
@@ -24,7 +25,7 @@ def command(console: Console, bank: str, names: tuple[str, ...], prefix: str | N
     """
     if (prefix is None) == (not names):
         raise click.UsageError("Give either NAMEs or --recursive PREFIX.")
-    with Bank.open(bank, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank) as opened:
         removed = _remove_names(opened, names, console) if prefix is None else _remove_tree(opened, prefix)
     if console.json:
         console.document({"removed": removed, "failures": console.failures})

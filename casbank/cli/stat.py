@@ -2,9 +2,9 @@
 
 import click
 
-from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.described import described
+from casbank.cli.opening import open_bank
 from casbank.cli.sizes import human_bytes, human_time
 from casbank.cli.verb import verb
 from casbank.model import ObjectInfo
@@ -19,7 +19,7 @@ def command(console: Console, bank: str, name: str) -> None:
 
     Equal contents have equal etags within one bank. With --json, metadata that is bytes is {"base64": "..."}.
     """
-    with Bank.open(bank, read_only=True, cache_dir=console.cache_dir) as opened:
+    with open_bank(console, bank, read_only=True) as opened:
         info = opened.head(name)
     if console.json:
         console.document(described(info))

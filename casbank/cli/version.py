@@ -10,11 +10,11 @@ import zstandard
 from casbank import format as file_format
 from casbank.chunking import KERNEL
 from casbank.cli.console import Console
-from casbank.cli.verb import verb
+from casbank.cli.verb import keyless_verb
 
 
 @click.command()
-@verb
+@keyless_verb
 def command(console: Console) -> None:
     """Show the versions of casbank, of the format that it writes, and of the libraries that matter.
 

@@ -253,7 +253,7 @@ class _Merge:
                 for info in op.packs:
                     self._publish(info)
             case Keyring():
-                check_next_keyring(op, self._keyring())
+                check_next_keyring(op, self._keyring(), record.seq)
                 self._config[KEYRING_KEY] = keyring_value(op)
             case Config() if op.key not in RESERVED_KEYS:
                 self._config[op.key] = op.value

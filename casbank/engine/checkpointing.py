@@ -8,6 +8,7 @@ Rule 3: the two newest are kept, and the journal from the older of them on.
 
 import logging
 import threading
+from collections.abc import Callable
 
 from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, Written
@@ -28,13 +29,21 @@ class CheckpointKeeper:
     """Writes the checkpoints of one open bank."""
 
     def __init__(
-        self, *, journal: Journal, follower: Follower, committer: Committer, files: CheckpointFiles, world: World
+        self,
+        *,
+        journal: Journal,
+        follower: Follower,
+        committer: Committer,
+        files: CheckpointFiles,
+        world: World,
+        check_writable: Callable[[], None],
     ) -> None:
         self._journal = journal
         self._follower = follower
         self._committer = committer
         self._files = files
         self._world = world
+        self._check_writable = check_writable
         self._mutex = threading.Lock()
         self._thread: threading.Thread | None = None
         # Journal bytes below which looking is not worth a thread.
@@ -59,8 +68,9 @@ class CheckpointKeeper:
     def write(self) -> Written | None:
         """Write a checkpoint of the newest record now; None if a newer one became official meanwhile.
 
-        Raises StoreError, CorruptionError.
+        Raises StoreError, CorruptionError, ReadOnlyError.
         """
+        self._check_writable()
         with self._follower.read() as snapshot:
             row = snapshot.checkpoint()
         before = None if row is None else Checkpointed(row.seq, row.name, row.hash)

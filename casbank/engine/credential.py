@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from casbank import limits
-from casbank.errors import InvalidInputError, KeyMismatchError, StoreError
+from casbank.errors import ErrorKind, InvalidInputError, KeyMismatchError, StoreError
 from casbank.format.keyring import SECRET_BYTES
 from casbank.format.keyslot import KeySlot, SlotParameters, SlotSource
 from casbank.sealing.secrets import PASSPHRASE_PARAMETERS, key_file_secret, passphrase_secret
@@ -64,7 +64,8 @@ class KeyFile:
 class KeyCommand:
     """A program that wraps 32 secret bytes and unwraps them again, from standard input to standard output.
 
-    It is called with one more argument, ``wrap`` or ``unwrap``.
+    It is called with one more argument, ``wrap`` or ``unwrap``. It must refuse to unwrap what it did not wrap: else who
+    can write the store could put a bank of his own in this one's place (docs/keys.md).
     """
 
     argv: tuple[str, ...]
@@ -97,7 +98,10 @@ class KeyCommand:
         except subprocess.TimeoutExpired:
             raise StoreError(f"the key command took longer than {limits.KEY_COMMAND_S_MAX} s") from None
         if done.returncode:
-            raise KeyMismatchError(f"the key command could not {what} a key: it ended with code {done.returncode}")
+            raise KeyMismatchError(
+                f"the key command could not {what} a key: it ended with code {done.returncode}",
+                kind=ErrorKind.KEY_WRONG,
+            )
         return done.stdout
 
 
@@ -125,21 +129,22 @@ def credential_of(
     if passphrase is not None:
         return Passphrase(_checked_passphrase(passphrase))
     if key_file is not None:
-        return KeyFile(read_key_file(Path(key_file)))
+        return KeyFile(read_key_file(key_file))
     if key_command is not None:
         return KeyCommand(_checked_command(key_command))
     return None
 
 
-def read_key_file(path: Path) -> bytes:
+def read_key_file(place: str | os.PathLike[str]) -> bytes:
     """The bytes of a key file, or of one for a dedup domain."""
     try:
+        path = Path(place)
         with path.open("rb") as file:
             content = file.read(limits.KEY_FILE_BYTES_MAX + 1)
-    except (OSError, ValueError) as error:
-        if isinstance(error, OSError):
-            raise translate(error, "cannot read the key file", path=path) from error
-        raise InvalidInputError(f"not the path of a key file: {str(path)!r}") from error
+    except OSError as error:
+        raise translate(error, "cannot read the key file", path=place) from error
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"not the path of a key file: {place!r}") from error
     if not limits.KEY_FILE_BYTES_MIN <= len(content) <= limits.KEY_FILE_BYTES_MAX:
         raise InvalidInputError(
             f"a key file has 32 bytes to 1 MiB; make one with: head -c 32 /dev/urandom > {path.name}", path=path

@@ -23,7 +23,7 @@ from casbank.engine.checkpointing import CheckpointKeeper
 from casbank.engine.commit import Committer, Decide
 from casbank.engine.credential import Credential, RecoveryText
 from casbank.engine.follow import Follower, IndexPlace
-from casbank.engine.keys import BankKeys, is_removed, make_keys, restore_files, unlock
+from casbank.engine.keys import BankKeys, Unlocked, is_removed, make_keys, open_keys, restore_files, unlock
 from casbank.engine.packs import PackReader
 from casbank.engine.reader import ObjectReader
 from casbank.engine.remembered import RememberedHead
@@ -44,7 +44,7 @@ from casbank.format.bank import BANK_NAME, BankDescriptor, bank_hash, decode_ban
 from casbank.format.header import Suite
 from casbank.format.record import First, Op
 from casbank.format.seal import Sealing
-from casbank.index.apply import FIRST_KEY, Contents
+from casbank.index.apply import FIRST_KEY, KEYRING_KEY, Contents
 from casbank.index.view import is_in_use, remove_folder
 from casbank.journal.base import Head, Journal
 from casbank.journal.local import LocalJournal
@@ -119,7 +119,12 @@ class Engine:
         )
         self._committer = Committer(place.journal, self.follower, sealing, world)
         self.checkpoints = CheckpointKeeper(
-            journal=place.journal, follower=self.follower, committer=self._committer, files=files, world=world
+            journal=place.journal,
+            follower=self.follower,
+            committer=self._committer,
+            files=files,
+            world=world,
+            check_writable=self.check_writable,
         )
         self.resources = Resources(
             store=place.store,
@@ -138,21 +143,25 @@ class Engine:
 
     def commit(self, decide: Decide, contents: dict[bytes, Contents] | None = None) -> int:
         """Append one record (see :class:`Committer`), and begin a checkpoint if one is due."""
-        if self.descriptor.read_only_compatible:
-            raise UnsupportedFormatError("the bank has a feature that this casbank cannot write; it can be read")
-        if self._rolled_back:
-            raise ReadOnlyError(_ROLLED_BACK, kind=ErrorKind.ROLLED_BACK)
+        self.check_writable()
         version = self._committer.commit(decide, contents)
         self._remember()
         self.checkpoints.consider(self.follower.seen)
         return version
+
+    def check_writable(self) -> None:
+        """Raise UnsupportedFormatError or ReadOnlyError for a bank that can be read only."""
+        if self.descriptor.read_only_compatible:
+            raise UnsupportedFormatError("the bank has a feature that this casbank cannot write; it can be read")
+        if self._rolled_back:
+            raise ReadOnlyError(_ROLLED_BACK, kind=ErrorKind.ROLLED_BACK)
 
     def check_history(self) -> None:
         """Compare the journal with what this client has seen of it. One that went back in time, or that another history
         took the place of, is read and not written."""
         if self._remembered is not None and not self._remembered.agrees(self.journal):
             self._rolled_back = True
-            _log.warning(_ROLLED_BACK)
+            _log.warning("the bank went back in time or was forked since this client saw it last; it can only be read")
             # The index stands on what is no longer there.
             self.follower.rebuild()
 
@@ -160,11 +169,13 @@ class Engine:
         """Compare the journal's first record with BANK: a wrong or restored journal must not pass for this bank's."""
         self.follower.catch_up()
         with self.follower.read() as snapshot:
-            found = snapshot.config(FIRST_KEY)
+            found, keyring = snapshot.config(FIRST_KEY), snapshot.config(KEYRING_KEY)
         if found is None:
             raise NotFoundError("creating this bank was interrupted; run 'casbank init' again", kind=ErrorKind.NO_BANK)
         if found != expected:
             raise CorruptionError("the journal is another bank's", kind=ErrorKind.JOURNAL)
+        if (keyring is None) is not (self.keys is None):
+            raise CorruptionError("the journal names no keyring, or one in a plain bank", kind=ErrorKind.JOURNAL)
         self._remember()
 
     def _remember(self) -> None:
@@ -270,11 +281,13 @@ def create_engine(
 
     def make() -> Engine:
         first: list[Op] = [First(descriptor.bank_id, bank_hash(data))]
-        place, keys = _place(url, descriptor, world, cache_dir), None
-        if credential is not None:
-            keys, keyring = make_keys(place.store, data, credential, dedup_secret, world)
-            first.append(keyring)
-        with _closing_on_error(Engine(place, descriptor, world, keys)) as engine:
+        keys = None
+        with _undoing(_place(url, descriptor, world, cache_dir)) as place:
+            if credential is not None:
+                keys, keyring = make_keys(place.store, data, credential, dedup_secret, world)
+                first.append(keyring)
+            made = Engine(place, descriptor, world, keys)
+        with _closing_on_error(made) as engine:
             engine.commit(lambda now: first if now.state() is None else [])
             engine.check_first(bank_hash(data))
         return engine
@@ -287,7 +300,13 @@ def create_engine(
         else:
             _memory_banks[url.name] = MemoryStore(world=world), MemoryJournal()
         _store_of(url, world).put_new(BANK_NAME, [data])
-        return _take(url, descriptor, make)
+        try:
+            return _take(url, descriptor, make)
+        except BaseException:
+            # On a disk the next attempt sees that this one was cut off.
+            if url.scheme == "memory":
+                _memory_banks.pop(url.name, None)
+            raise
 
 
 @contextmanager
@@ -323,21 +342,38 @@ def open_engine(
     _check_given(descriptor, credential)
     removed: frozenset[bytes] = frozenset()
     while True:
-        keys = None if credential is None else unlock(_store_of(url, world), data, credential, world, removed)
+        unlocked = None if credential is None else _unlock(url, data, credential, world, removed)
 
-        def make(keys: BankKeys | None = keys) -> Engine:
-            place = _place(url, descriptor, world, cache_dir)
-            with _closing_on_error(Engine(place, descriptor, world, keys)) as engine:
+        def make(unlocked: Unlocked | None = unlocked) -> Engine:
+            with _undoing(_place(url, descriptor, world, cache_dir)) as place:
+                keys = None if unlocked is None else open_keys(place.store, data, unlocked, world)
+                made = Engine(place, descriptor, world, keys)
+            with _closing_on_error(made) as engine:
                 engine.check_history()
                 engine.check_first(bank_hash(data))
             return engine
 
         engine = _take(url, descriptor, make)
-        if keys is None or keys.opened_by is None or not engine.has_removed(keys.opened_by):
-            return engine
+        slot_id = None if unlocked is None else unlocked.slot_id
+        try:
+            if slot_id is None or not engine.has_removed(slot_id):
+                return engine
+        except BaseException:
+            _registry.give(engine)
+            raise
         # Somebody put back the file of a slot that was removed; the same key may have another one.
         _registry.give(engine)
-        removed |= {keys.opened_by}
+        removed |= {slot_id}
+
+
+def _unlock(
+    url: BankUrl, data: bytes, credential: Credential | RecoveryText, world: World, removed: frozenset[bytes]
+) -> Unlocked:
+    store = _store_of(url, world)
+    try:
+        return unlock(store, data, credential, world, removed)
+    finally:
+        store.close()
 
 
 def _check_given(descriptor: BankDescriptor, credential: Credential | RecoveryText | None) -> None:
@@ -355,14 +391,21 @@ def recover_engine(
     url: BankUrl, world: World, cache_dir: Path | None, recovery: RecoveryText, credential: Credential
 ) -> Engine:
     """Put back what is missing of BANK and the keyrings, open the bank, and give it a slot for ``credential``."""
+    if not _has_journal(url):
+        raise NotFoundError(f"nothing to recover at {url}: there is no journal", kind=ErrorKind.NO_BANK)
     store = _store_of(url, world)
     try:
         restore_files(store, recovery, world)
     finally:
         store.close()
-    with _closing_on_error(open_engine(url, world, cache_dir, recovery)) as engine:
+    engine = open_engine(url, world, cache_dir, recovery)
+    try:
         assert engine.keys is not None
+        engine.check_writable()
         engine.keys.slots.add(credential, engine.keys.keyrings.key, "")
+    except BaseException:
+        _registry.give(engine)
+        raise
     return engine
 
 
@@ -395,6 +438,19 @@ def drop_index(url: BankUrl, world: World, cache_dir: Path | None, *, forget_hea
             head.unlink(missing_ok=True)
         except OSError as error:
             raise translate(error, "cannot forget what was seen of this bank", path=head) from error
+
+
+@contextmanager
+def _undoing(place: _Place) -> Iterator[_Place]:
+    """Let go of the parts of a bank if no engine comes of them."""
+    try:
+        yield place
+    except BaseException:
+        place.journal.close()
+        place.store.close()
+        if place.temporary is not None:
+            place.temporary.cleanup()
+        raise
 
 
 @contextmanager
@@ -504,4 +560,12 @@ def _prepare_folder(root: Path, world: World) -> None:
 
 
 def _is_unfinished(root: Path) -> bool:
-    return not any((root / "packs").glob("*")) and not any((root / "journal").glob("*.log"))
+    return not any((root / "packs").glob("*")) and not _has_segments(root)
+
+
+def _has_segments(root: Path) -> bool:
+    return any((root / "journal").glob("*.log"))
+
+
+def _has_journal(url: BankUrl) -> bool:
+    return _has_segments(url.path) if url.scheme == "local" else url.name in _memory_banks

@@ -17,7 +17,14 @@ from pathlib import Path
 from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
 from casbank.engine.packs import PackReader
-from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, StoreError
+from casbank.errors import (
+    CasbankError,
+    CorruptionError,
+    ErrorKind,
+    InvalidInputError,
+    StoreError,
+    UnsupportedFormatError,
+)
 from casbank.format.header import HEADER_BYTES, Kind, decode_header, sequence_id
 from casbank.format.pack import Toc
 from casbank.format.record import Checkpointed, Keyring, Record, decode_record, record_hash
@@ -154,9 +161,11 @@ class Follower:
 
         with self._mutex:
             try:
-                self._seen = _apply(self._view, [applied], contents_of)
+                seen = _apply(self._view, [applied], contents_of)
                 if any(isinstance(op, Keyring) for op in record.ops):
+                    # First: who is interrupted here must not take himself for up to date.
                     self._tell_keyring(self._view)
+                self._seen = seen
             except CasbankError as error:
                 _log.warning("the index is behind the journal: %s", error)
 
@@ -207,10 +216,13 @@ class Follower:
     def _remove_leftovers(self) -> None:
         """What a process that died in a rebuild left behind."""
         folder = self._place.folder
-        for what in (_NEW, _OLD):
-            for left in folder.parent.glob(f"{folder.name}{what}*"):
-                if not is_in_use(left):
-                    remove_folder(left)
+        try:
+            for what in (_NEW, _OLD):
+                for left in folder.parent.glob(f"{folder.name}{what}*"):
+                    if not is_in_use(left):
+                        remove_folder(left)
+        except OSError as error:
+            raise translate(error, "cannot look into the index's folder", path=folder.parent) from error
 
     def _load_newest_checkpoint(self, view: View) -> None:
         official = [
@@ -260,7 +272,7 @@ class Follower:
         """A pack that is lost or damaged must not keep anybody from what is in the others."""
         try:
             return self._packs.contents(info)
-        except CorruptionError as error:
+        except (CorruptionError, UnsupportedFormatError) as error:
             _log.error("what is in a pack counts as missing: %s", error)
             return _NO_CONTENTS
 

@@ -5,6 +5,8 @@ change keys at once see each other.
 Rule 2: files come before the record that names them, and go after it: a crash leaves one too many, never one too few.
 """
 
+from casbank import limits
+from casbank.engine.credential import Credential
 from casbank.engine.engine import Engine
 from casbank.engine.keys import BankKeys, is_removed, removed_key
 from casbank.errors import ConflictError, CorruptionError, ErrorKind, InvalidInputError, KeyMismatchError, NotFoundError
@@ -35,6 +37,20 @@ def slots(engine: Engine) -> list[KeySlot]:
         return _valid(keys, snapshot)
 
 
+def add_slot(engine: Engine, credential: Credential, label: str) -> KeySlot:
+    """Let one more credential open the bank. InvalidInputError if there are too many slots."""
+    keys = keys_of(engine)
+    engine.check_writable()
+    valid = {slot.id for slot in slots(engine)}
+    if len(valid) >= limits.KEY_SLOTS_MAX:
+        raise InvalidInputError(f"a bank has at most {limits.KEY_SLOTS_MAX} key slots; remove one first")
+    for slot in keys.slots.all():
+        if slot.id not in valid:
+            # Removed by somebody who was cut off before the file went.
+            keys.slots.store.delete(key_slot_name(slot.id))
+    return keys.slots.add(credential, keys.keyrings.key, label)
+
+
 def remove_slot(engine: Engine, slot_id: bytes) -> None:
     """Let a slot open the bank no longer. NotFoundError (kind NO_KEY); InvalidInputError for the last one."""
     keys = keys_of(engine)
@@ -54,6 +70,7 @@ def remove_slot(engine: Engine, slot_id: bytes) -> None:
 def rotate(engine: Engine) -> int:
     """Begin a key epoch; its number."""
     keyrings = keys_of(engine).keyrings
+    engine.check_writable()
     for _ in range(_ROTATE_ATTEMPTS):
         engine.follower.catch_up()
         base = _official(engine)
@@ -72,12 +89,15 @@ def rotate(engine: Engine) -> int:
 def retire(engine: Engine, number: int) -> None:
     """Mark an epoch: the collector seals what is left of it again. NotFoundError (kind NO_KEY); InvalidInputError for
     the current one."""
-    keyrings = keys_of(engine).keyrings
+    keys_of(engine)
+    if type(number) is not int:
+        raise InvalidInputError(f"not the number of a key epoch: {number!r}")
 
     def decide(now: Snapshot) -> list[Op]:
-        if number == _official_at(now).number:
+        current = _official_at(now).number
+        if number == current:
             raise InvalidInputError(f"key epoch {number} is the current one; rotate first")
-        if not keyrings.secrets(number):
+        if not 1 <= number < current:
             raise NotFoundError("no such key epoch", kind=ErrorKind.NO_KEY, epoch=number)
         key = f"{_RETIRED}{number}"
         return [] if now.config(key) is not None else [Config(key, engine.world.now_ns())]

@@ -3,13 +3,12 @@
 Rule 1: reading needs no official keyring: any that opens with the bank's key may give a secret, and the commitment in
 each file's header says whether it is the right one. So a rotation that died or lost a race hurts nobody.
 Rule 2: writing needs the official one: an epoch may be used only behind its KEYRING operation.
-Rule 3: an unknown epoch makes us look for new keyrings, once each time it is met.
+Rule 3: a file that no known secret opens makes us look for new keyrings, once each time it is met.
 """
 
 import logging
 import threading
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from casbank import limits
 from casbank.engine.salt import fresh_salt
@@ -38,14 +37,7 @@ from casbank.world import World
 
 _log = logging.getLogger(__name__)
 _PREFIX = "keys/keyring-"
-
-
-class _Known(NamedTuple):
-    """A keyring that was read: the hash and the bytes of its file, and what is in it."""
-
-    hash: bytes
-    data: bytes
-    content: KeyringFile
+_DIGITS_MAX = 10
 
 
 class Keyrings:
@@ -61,32 +53,38 @@ class Keyrings:
         self._key = key
         self._world = world
         self._mutex = threading.Lock()
-        self._known: dict[str, _Known] = {}
+        self._read: dict[str, int] = {}
+        self._secrets: dict[int, list[bytes]] = {}
+        self._dedup_secret: bytes | None = None
         self._official: Keyring | None = None
+        self._current: tuple[int, bytes] | None = None
 
     # --- what sealing asks -------------------------------------------------------------------------------------
 
     def current(self) -> tuple[int, bytes]:
         """Number and secret of the epoch in which new files are sealed. CorruptionError (kind KEYRING)."""
-        # None before record 1 is applied: there is only the first one then.
-        known = self._any() if self._official is None else self._named(self._official)
-        newest = known.content.epochs[-1]
-        return newest.number, newest.secret
+        current = self._current
+        if current is None:
+            if self._official is None:
+                raise CorruptionError("no keyring of this bank is official", kind=ErrorKind.KEYRING)
+            newest = self.read(self._official)[1].epochs[-1]
+            self._current = current = newest.number, newest.secret
+        return current
 
-    def secrets(self, number: int) -> Sequence[bytes]:
-        """What an epoch's secret can be."""
-        found = self._secrets(number)
-        if not found:
+    def secrets(self, number: int, *, look_again: bool = False) -> Sequence[bytes]:
+        """What an epoch's secret can be, as far as is known; ``look_again`` in the store for others first."""
+        if look_again:
             self.load()
-            found = self._secrets(number)
-        return found
+        return tuple(self._secrets.get(number, ()))
 
     # --- the files ---------------------------------------------------------------------------------------------
 
     @property
     def dedup_secret(self) -> bytes:
-        """From which ids and the gear table are derived; the same in every keyring."""
-        return self._any().content.dedup_secret
+        """From which ids and the gear table are derived; the same in every keyring. CorruptionError (kind KEYRING)."""
+        if self._dedup_secret is None:
+            raise CorruptionError("no keyring of this bank can be read", kind=ErrorKind.KEYRING)
+        return self._dedup_secret
 
     @property
     def key(self) -> bytes:
@@ -95,29 +93,43 @@ class Keyrings:
 
     def use(self, official: Keyring) -> None:
         """From here on this keyring is the official one."""
-        self._official = official
+        if official != self._official:
+            self._official, self._current = official, None
 
     def read(self, keyring: Keyring) -> tuple[bytes, KeyringFile]:
         """The bytes of a keyring that a KEYRING operation names, and what is in it. CorruptionError (kind KEYRING)."""
-        known = self._named(keyring)
-        return known.data, known.content
+        try:
+            data = self._store.get(keyring.name, 0, limits.KEYRING_BYTES_MAX + 1)
+        except NotFoundError:
+            data = b""
+        if keyring_hash(data) != keyring.file_hash:
+            raise CorruptionError("the newest keyring is missing or damaged", kind=ErrorKind.KEYRING, file=keyring.name)
+        content = self.check(data, keyring.name)
+        if content.number != keyring.number:
+            raise CorruptionError("a keyring is of another epoch", kind=ErrorKind.KEYRING, file=keyring.name)
+        self._learn(content)
+        return data, content
 
     def load(self) -> None:
-        """Read the keyrings that are not known yet."""
+        """Read the keyrings of the highest number that can be read: each has the secrets of every epoch before."""
         with self._mutex:
             names = [blob.name for blob in self._store.list(_PREFIX)]
-            for name in names[: limits.KEYRINGS_MAX]:
-                if name not in self._known:
-                    self._read(name)
+            numbered = sorted(((_number(name), name) for name in names), reverse=True)[: limits.KEYRINGS_MAX]
+            highest = 0
+            for number, name in numbered:
+                if number < highest:
+                    return
+                highest = max(highest, self._read.get(name) or self._take(name))
 
     def write_first(self, dedup_secret: bytes) -> Keyring:
-        """Store the keyring of a new bank."""
+        """Store the keyring of a new bank, and use it."""
         epoch = EpochSecret(1, self._world.entropy(SECRET_BYTES), self._world.now_ns())
+        self._current = epoch.number, epoch.secret
         return self._write(KeyringFile(1, self._bank_hash, (self._suite,), dedup_secret, (epoch,)))
 
     def write_next(self, base: Keyring) -> Keyring:
         """Store a keyring with one more epoch than ``base`` has; a KEYRING operation makes it official."""
-        before = self._named(base).content
+        _, before = self.read(base)
         if len(before.epochs) >= limits.KEY_EPOCHS_MAX:
             raise InvalidInputError(f"a bank has at most {limits.KEY_EPOCHS_MAX} key epochs")
         epoch = EpochSecret(before.number + 1, self._world.entropy(SECRET_BYTES), self._world.now_ns())
@@ -125,8 +137,6 @@ class Keyrings:
 
     def forget(self, keyring: Keyring) -> None:
         """Remove one that did not become official, and never can."""
-        with self._mutex:
-            self._known.pop(keyring.name, None)
         self._store.delete(keyring.name)
 
     def check(self, data: bytes, name: str) -> KeyringFile:
@@ -144,17 +154,29 @@ class Keyrings:
             )
         return content
 
-    def _read(self, name: str) -> None:
+    def _take(self, name: str) -> int:
+        """Read one, and learn what is in it; its number, 0 if it cannot be read."""
         try:
-            data = self._store.get(name, 0, limits.KEYRING_BYTES_MAX + 1)
-            self._known[name] = _Known(keyring_hash(data), data, self.check(data, name))
+            content = self.check(self._store.get(name, 0, limits.KEYRING_BYTES_MAX + 1), name)
         except NotFoundError:
             # Another client's rotation lost a race.
-            return
+            return 0
         except (CorruptionError, UnsupportedFormatError) as error:
             if error.kind is ErrorKind.BANK_DESCRIPTOR:
                 raise
             _log.warning("keyring %s is of no use: %s", name, error)
+            return 0
+        self._read[name] = content.number
+        self._learn(content)
+        return content.number
+
+    def _learn(self, content: KeyringFile) -> None:
+        self._dedup_secret = content.dedup_secret
+        for epoch in content.epochs:
+            known = self._secrets.get(epoch.number, [])
+            if epoch.secret not in known:
+                # A new list: readers do not hold the mutex.
+                self._secrets[epoch.number] = [*known, epoch.secret]
 
     def _write(self, content: KeyringFile) -> Keyring:
         header = Header(Kind.KEYRING, self._suite, self._bank_id, sequence_id(content.number), fresh_salt(self._world))
@@ -163,29 +185,11 @@ class Keyrings:
         self._store.put_new(name, [data])
         if self._store.get(name) != data:
             raise CorruptionError("a new keyring was not stored as it is", kind=ErrorKind.KEYRING, file=name)
-        with self._mutex:
-            self._known[name] = _Known(keyring_hash(data), data, content)
+        self._learn(content)
         return Keyring(content.number, name, keyring_hash(data))
 
-    def _named(self, keyring: Keyring) -> _Known:
-        if keyring.name not in self._known:
-            self.load()
-        known = self._known.get(keyring.name)
-        if known is None or known.hash != keyring.file_hash:
-            raise CorruptionError("the newest keyring is missing or damaged", kind=ErrorKind.KEYRING, file=keyring.name)
-        return known
 
-    def _any(self) -> _Known:
-        first = next(iter(self._known.values()), None)
-        if first is None:
-            raise CorruptionError("no keyring of this bank can be read", kind=ErrorKind.KEYRING)
-        return first
-
-    def _secrets(self, number: int) -> list[bytes]:
-        found = dict.fromkeys(
-            epoch.secret
-            for known in list(self._known.values())
-            for epoch in known.content.epochs
-            if epoch.number == number
-        )
-        return list(found)
+def _number(name: str) -> int:
+    """The number in a keyring's name, for the order of reading only: it promises nothing."""
+    digits = name.removeprefix(_PREFIX).partition("-")[0]
+    return int(digits) if digits.isascii() and digits.isdecimal() and len(digits) <= _DIGITS_MAX else 0

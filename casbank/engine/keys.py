@@ -1,6 +1,7 @@
 """The keys of one encrypted bank: made with it, or unlocked when it is opened."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -23,14 +24,13 @@ _HASH_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class BankKeys:
-    """What was unlocked: ``opened_by`` is the id of the slot, None for a new bank or a recovery text."""
+    """What was unlocked."""
 
     slots: KeySlots
     keyrings: Keyrings
     sealing: AeadSealing
     # BANK as it is stored, for the recovery text.
     bank: bytes
-    opened_by: bytes | None = None
 
 
 def make_keys(
@@ -46,28 +46,38 @@ def make_keys(
     return keys, first
 
 
+class Unlocked(NamedTuple):
+    """A bank's key, and the id of the slot that gave it; None for a recovery text."""
+
+    key: bytes
+    slot_id: bytes | None
+
+
 def unlock(
     store: Store,
     bank: bytes,
     credential: Credential | RecoveryText,
     world: World,
     removed: frozenset[bytes] = frozenset(),
-) -> BankKeys:
-    """Open the keys of a bank; slots that were ``removed`` do not count.
-
-    Raises KeyMismatchError (kind KEY_WRONG), CorruptionError (kind KEYRING, or BANK_DESCRIPTOR if BANK is not the one
-    that the keys belong to).
-    """
+) -> Unlocked:
+    """Find the key of a bank; slots that were ``removed`` do not count. KeyMismatchError (kind KEY_WRONG)."""
     descriptor = decode_bank(bank)
     if isinstance(credential, RecoveryText):
         recovery = decode_recovery(credential.text)
         if decode_bank(recovery.bank).bank_id != descriptor.bank_id:
             raise KeyMismatchError("the recovery text is another bank's", kind=ErrorKind.KEY_WRONG)
-        key, slot_id = recovery.key, None
-    else:
-        key, slot = _slots(store, descriptor, world).unlock(credential, removed)
-        slot_id = slot.id
-    keys = _keys(store, bank, key, world, slot_id)
+        return Unlocked(recovery.key, None)
+    key, slot = _slots(store, descriptor, world).unlock(credential, removed)
+    return Unlocked(key, slot.id)
+
+
+def open_keys(store: Store, bank: bytes, unlocked: Unlocked, world: World) -> BankKeys:
+    """The keys of a bank that was unlocked.
+
+    Raises CorruptionError (kind KEYRING if no keyring can be read, BANK_DESCRIPTOR if BANK is not the one that they
+    belong to).
+    """
+    keys = _keys(store, bank, unlocked.key, world)
     keys.keyrings.load()
     # Nothing can be read without one, so that is told here and not at the first file.
     assert len(keys.keyrings.dedup_secret) == SECRET_BYTES
@@ -108,11 +118,11 @@ def _restore(store: Store, name: str, data: bytes) -> None:
     store.put_new(name, [data])
 
 
-def _keys(store: Store, bank: bytes, key: bytes, world: World, slot_id: bytes | None = None) -> BankKeys:
+def _keys(store: Store, bank: bytes, key: bytes, world: World) -> BankKeys:
     descriptor = decode_bank(bank)
     keyrings = Keyrings(store, bank, key, world)
     sealing = AeadSealing(descriptor.bank_id, descriptor.suite, keyrings)
-    return BankKeys(_slots(store, descriptor, world), keyrings, sealing, bank, slot_id)
+    return BankKeys(_slots(store, descriptor, world), keyrings, sealing, bank)
 
 
 def _slots(store: Store, descriptor: BankDescriptor, world: World) -> KeySlots:

@@ -7,21 +7,24 @@ Rule 2: a new slot is read back and opened, from its stored bytes, before anybod
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 from casbank import limits
 from casbank.engine.credential import Credential
 from casbank.engine.salt import fresh_salt
 from casbank.errors import (
     AlreadyExistsError,
+    CasbankError,
     CorruptionError,
     ErrorKind,
     InvalidInputError,
     KeyMismatchError,
     NotFoundError,
+    StoreError,
     UnsupportedFormatError,
 )
 from casbank.format.header import ID_BYTES, Header, Kind, Suite
-from casbank.format.keyslot import KeySlot, decode_key_slot, encode_key_slot, key_slot_name, open_key
+from casbank.format.keyslot import KeySlot, decode_key_slot, encode_key_slot, is_label, key_slot_name, open_key
 from casbank.sealing.aead import make_seal, open_seal
 from casbank.storage.base import Store
 from casbank.world import World
@@ -48,18 +51,24 @@ class KeySlots:
 
         Raises KeyMismatchError (kind KEY_WRONG) if no slot opens.
         """
+        failure: CasbankError | None = None
         for slot in self.all():
-            key = None if slot.id in removed else self._opened(slot, credential)
+            try:
+                key = None if slot.id in removed else self._opened(slot, credential)
+            except (KeyMismatchError, CorruptionError, StoreError) as error:
+                # Rule 1. Another command's slot, or one that somebody forged, or that wants more memory than there is.
+                _log.info("key slot %s was passed over: %s", slot.id.hex(), error)
+                failure, key = error, None
             if key is not None:
                 return key, slot
+        if isinstance(failure, KeyMismatchError | StoreError):
+            raise failure
         raise KeyMismatchError("no key slot of this bank opens with this key", kind=ErrorKind.KEY_WRONG)
 
     def add(self, credential: Credential, key: bytes, label: str) -> KeySlot:
         """Store a slot that opens with ``credential``; durable, and proved, when it returns."""
-        if len(label.encode(errors="surrogatepass")) > limits.KEY_LABEL_BYTES_MAX or not label.isprintable():
-            raise InvalidInputError("a label is printable and at most 255 bytes long")
-        if len(self.all()) >= limits.KEY_SLOTS_MAX:
-            raise InvalidInputError(f"a bank has at most {limits.KEY_SLOTS_MAX} key slots; remove one first")
+        if not is_label(label):
+            raise InvalidInputError("a label is a printable text of at most 255 bytes")
         slot_id, salt = self.world.entropy(ID_BYTES), fresh_salt(self.world)
         parameters, secret = credential.enrol(self.world, salt)
         seal = make_seal(secret, Header(Kind.KEY_SLOT, self.suite, self.bank_id, slot_id, salt))
@@ -68,27 +77,34 @@ class KeySlots:
             self.store.put_new(name, [encode_key_slot(parameters, self.world.now_ns(), label, key, seal)])
         except AlreadyExistsError as error:
             raise CorruptionError("a new key slot's random name is taken", kind=ErrorKind.KEY_SLOT) from error
-        made = decode_key_slot(self.store.get(name))
-        if self._opened(made, credential) != key:
+        try:
+            made = decode_key_slot(self.store.get(name))
+            if self._opened(made, credential) != key:
+                raise KeyMismatchError("a new key slot does not open with its own key", kind=ErrorKind.KEY_WRONG)
+        except BaseException:
             self.store.delete(name)
-            raise CorruptionError("a new key slot does not open; nothing was changed", kind=ErrorKind.KEY_SLOT)
+            raise
         return made
 
     def _readable(self) -> Iterator[KeySlot]:
-        names = [blob.name for blob in self.store.list(_FOLDER) if _is_slot(blob.name)]
-        for name in names[: limits.KEY_SLOTS_MAX]:
+        useless: list[str] = []
+        names = (blob.name for blob in self.store.list(_FOLDER) if _is_slot(blob.name))
+        for name in islice(names, limits.KEY_FILES_MAX):
             try:
-                slot = decode_key_slot(self.store.get(name, 0, limits.KEY_SLOT_BYTES_MAX + 1))
+                yield self._read(name)
             except NotFoundError:
                 # Removed meanwhile.
                 continue
             except (CorruptionError, UnsupportedFormatError) as error:
-                _log.warning("key slot %s is of no use: %s", name, error)
-                continue
-            if (slot.header.suite, slot.header.bank_id, key_slot_name(slot.id)) == (self.suite, self.bank_id, name):
-                yield slot
-            else:
-                _log.warning("key slot %s is another bank's, or another slot's", name)
+                useless.append(f"{name}: {error}")
+        if useless:
+            _log.warning("key slots that are of no use: %d, the first of them %s", len(useless), useless[0])
+
+    def _read(self, name: str) -> KeySlot:
+        slot = decode_key_slot(self.store.get(name, 0, limits.KEY_SLOT_BYTES_MAX + 1))
+        if (slot.header.suite, slot.header.bank_id, key_slot_name(slot.id)) != (self.suite, self.bank_id, name):
+            raise CorruptionError("it is another bank's, or another slot's", kind=ErrorKind.KEY_SLOT)
+        return slot
 
     def _opened(self, slot: KeySlot, credential: Credential) -> bytes | None:
         secret = credential.secret(slot)

@@ -5,8 +5,9 @@ client without memory cannot know.
 
     magic 8 | sequence number u64 | record hash 32 | first 16 bytes of the BLAKE3 of these
 
-Rule 1: it only moves forward. Rule 2: it is written after the record was durable, so it never claims one that a crash
-took; a memory that a power cut took back is older, and still true.
+Rule 1: it moves forward. Of two processes that write at once the older may win; the next record mends that.
+Rule 2: it is written after the record was durable, so it never claims one that a crash took; a memory that a power cut
+took back is older, and still true.
 """
 
 import os
@@ -32,6 +33,7 @@ class RememberedHead:
     def __init__(self, path: Path) -> None:
         """Raises StoreError if the file can be neither opened nor made."""
         self._mutex = threading.Lock()
+        self._written = 0
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -50,9 +52,12 @@ class RememberedHead:
         """Remember a durable record, unless a newer one is remembered."""
         fields = _FIELDS.pack(_MAGIC, head.seq, head.hash)
         with self._mutex:
+            if head.seq <= self._written:
+                return
             known = self.read()
             if known is None or known.seq < head.seq:
                 os.pwrite(self._descriptor, fields + blake3(fields).digest(_CHECK_BYTES), 0)
+            self._written = head.seq
 
     def agrees(self, journal: Journal) -> bool:
         """Whether the journal still shows what was seen, as far as it reaches back.

@@ -1,4 +1,4 @@
-"""The bank descriptor, the file BANK: the first thing read (format, section 1).
+"""The bank descriptor, the file BANK: the first thing read (format, section 8).
 
     header 128 | msgpack body | BLAKE3-256 of both
 

@@ -1,4 +1,4 @@
-"""Checkpoints: the state of the bank up to one record, as sealed blocks (format, section 8).
+"""Checkpoints: the state of the bank up to one record, as sealed blocks (format, section 10).
 
     header 128 | block 0 | block 1 | ... | BLAKE3-256 of everything before
 

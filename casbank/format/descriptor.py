@@ -1,4 +1,4 @@
-"""What the journal keeps of one object: size, root, metadata, and small content itself (format, section 6)."""
+"""What the journal keeps of one object: size, root, metadata, and small content itself (format, section 5)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

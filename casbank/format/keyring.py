@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 from blake3 import blake3
 
 from casbank import limits
-from casbank.errors import CorruptionError, ErrorKind
+from casbank.errors import CorruptionError, ErrorKind, UnsupportedFormatError
 from casbank.format import messages
 from casbank.format.header import HEADER_BYTES, Suite, sequence_id
 from casbank.format.seal import TAG_BYTES, FileSeal, Lane
 
 SECRET_BYTES = 32
 _VERSION = 1
-_FIELDS = 6
 _HASH_BYTES = 32
+_SUITES = frozenset(Suite)
 _KIND = ErrorKind.KEYRING
 
 
@@ -64,6 +64,7 @@ def decode_keyring(data: bytes, seal: FileSeal) -> KeyringFile:
     plain = seal.open(Lane.BODY, 0, b"", memoryview(data)[HEADER_BYTES:-_HASH_BYTES])
     fields = messages.decode(plain, "keyring", _KIND)
     messages.check_version(fields[0], _VERSION, "keyring")
+    _refuse_unknown_suites(fields)
     try:
         keyring = _parse(*fields[1:])
     except (ValueError, TypeError) as error:
@@ -71,6 +72,13 @@ def decode_keyring(data: bytes, seal: FileSeal) -> KeyringFile:
     if sequence_id(keyring.number) != seal.header.file_id:
         raise CorruptionError("keyring has another number than its header", kind=_KIND)
     return keyring
+
+
+def _refuse_unknown_suites(fields: list[Any]) -> None:
+    suites = fields[3] if len(fields) > 3 and type(fields[3]) is list else []
+    for suite in suites:
+        if type(suite) is int and suite not in _SUITES:
+            raise UnsupportedFormatError(f"unknown suite {suite} in a keyring")
 
 
 def keyring_hash(data: bytes) -> bytes:

@@ -92,7 +92,7 @@ def decode_key_slot(data: bytes) -> KeySlot:
     if len(fields) != _FIELDS:
         raise CorruptionError("a key slot has an impossible field", kind=_KIND)
     *derivation, created_ns, label = fields[1:]
-    if type(created_ns) is not int or not 0 <= created_ns < 2**63 or type(label) is not str:
+    if type(created_ns) is not int or not 0 <= created_ns < 2**63 or not is_label(label):
         raise CorruptionError("a key slot has an impossible field", kind=_KIND)
     parameters = _parameters(*derivation)
     return KeySlot(header, data[:HEADER_BYTES], parameters, created_ns, label, body, data[ends[1] : ends[2]])
@@ -126,6 +126,11 @@ def _is_affordable(memory_kib: int, iterations: int, lanes: int) -> bool:
         and 8 * lanes <= memory_kib <= limits.ARGON2_MEMORY_KIB_MAX
         and 1 <= iterations <= limits.ARGON2_ITERATIONS_MAX
     )
+
+
+def is_label(value: Any) -> bool:
+    """Whether this can be a slot's label: it is shown on terminals, and whoever can write the store can write one."""
+    return type(value) is str and value.isprintable() and len(value.encode()) <= limits.KEY_LABEL_BYTES_MAX
 
 
 def key_slot_name(slot_id: bytes) -> str:

@@ -1,4 +1,4 @@
-"""The tree that lists an object's chunks in order (format, section 6).
+"""The tree that lists an object's chunks in order (format, section 5).
 
 Rule 1: a node ends where its row's id says so, not where the object says so: an edit in the middle of a huge object
 rewrites one node a level.

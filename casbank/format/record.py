@@ -1,4 +1,4 @@
-"""Journal records: the only commit point of the bank (format, section 7).
+"""Journal records: the only commit point of the bank (format, section 6).
 
     header 128 | sealed body | BLAKE3-256 of both
 

@@ -21,7 +21,6 @@ from casbank.format.keyslot import KEY_BYTES
 _BEGIN = "-----BEGIN CASBANK RECOVERY KEY-----"
 _END = "-----END CASBANK RECOVERY KEY-----"
 _VERSION = 1
-_FIELDS = 5
 _CHECK_BYTES = 8
 _LINE = 64
 
@@ -43,7 +42,9 @@ def encode_recovery(recovery: Recovery) -> str:
 
 
 def decode_recovery(text: str) -> Recovery:
-    """Recovery from its text. InvalidInputError unless every character is as it was printed."""
+    """Recovery from its text. InvalidInputError unless it says what was printed."""
+    if not isinstance(text, str):
+        raise InvalidInputError(f"a recovery text is a text, not {type(text).__name__}")
     _, begin, rest = text.partition(_BEGIN)
     coded, end, _ = rest.partition(_END)
     if not begin or not end:

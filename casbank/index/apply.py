@@ -70,8 +70,10 @@ def official_keyring(value: ConfigValue) -> Keyring | None:
     """The official keyring from its configuration row; None in a bank that is not encrypted."""
     if not isinstance(value, bytes):
         return None
-    number, name, file_hash = messages.decode(value, "keyring row", ErrorKind.KEYRING)
-    return Keyring(number, name, file_hash)
+    fields = messages.decode(value, "keyring row", ErrorKind.KEYRING)
+    if [type(field) for field in fields] != [int, str, bytes]:
+        raise CorruptionError("the row of the keyring has an impossible field", kind=ErrorKind.KEYRING)
+    return Keyring(*fields)
 
 
 def check_epoch(applied: Applied, official: Keyring | None) -> None:
@@ -87,9 +89,11 @@ def check_epoch(applied: Applied, official: Keyring | None) -> None:
         )
 
 
-def check_next_keyring(keyring: Keyring, official: Keyring | None) -> None:
-    """Raise CorruptionError unless a KEYRING operation begins the next epoch."""
-    if keyring.number != (1 if official is None else official.number + 1):
+def check_next_keyring(keyring: Keyring, official: Keyring | None, seq: int) -> None:
+    """Raise CorruptionError unless a KEYRING operation in record ``seq`` begins the next epoch: the first in record 1,
+    and none in a bank that began without."""
+    follows = seq == keyring.number == 1 if official is None else keyring.number == official.number + 1
+    if not follows:
         raise CorruptionError(f"key epoch {keyring.number} does not follow the one before", kind=ErrorKind.RECORD)
 
 
@@ -140,7 +144,7 @@ class _Step:
                 row = CheckpointRow(op.seq, op.name, op.file_hash, self._state.journal_bytes)
                 self._edit.put_checkpoint(row)
             case Keyring():
-                check_next_keyring(op, self._keyring())
+                check_next_keyring(op, self._keyring(), self._state.seq)
                 self._edit.put_config(KEYRING_KEY, keyring_value(op))
             case Config() if op.key not in RESERVED_KEYS:
                 self._edit.put_config(op.key, op.value)

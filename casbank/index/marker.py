@@ -1,4 +1,4 @@
-"""Whether an index on disk can be believed, and by whom it is open (format, section 10).
+"""Whether an index on disk can be believed, and by whom it is open (format, section 12).
 
 Index commits are not synced, since the journal carries durability. So the pages survive a process, but not a power cut
 or a disk that was taken away. Rule 1: an index is believed if the boot and the mount are those in which it was written,

@@ -1,4 +1,4 @@
-"""Rows of the index's tables, to bytes and back (format, section 10).
+"""Rows of the index's tables, to bytes and back (format, section 12).
 
 Rule: every value ends in a CRC-32 that also covers its key. LMDB has no checksums: single flipped bits in its file
 gave wrong or missing rows without an error.

@@ -9,7 +9,7 @@ Rule 3: a file of a suite that the bank does not use is refused before anything 
 import hmac
 import struct
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from blake3 import blake3
@@ -61,7 +61,9 @@ class AeadSeal:
 def make_seal(base: bytes, header: Header) -> AeadSeal:
     """Seal for a new file; the header's commitment is filled in. Its salt must never have been used before."""
     keys = file_key(base, header.bank_id, header.file_id, header.salt)
-    committed = replace(header, commitment=keys.commitment)
+    committed = Header(
+        header.kind, header.suite, header.bank_id, header.file_id, header.salt, header.epoch, keys.commitment
+    )
     return AeadSeal(committed, encode_header(committed), keys.key)
 
 
@@ -80,8 +82,11 @@ class Epochs(Protocol):
     def current(self) -> tuple[int, bytes]:
         """Number and secret of the epoch in which new files are sealed."""
 
-    def secrets(self, number: int) -> Sequence[bytes]:
-        """What an epoch's secret can be: more than one where a rotation lost a race, none if it is unknown."""
+    def secrets(self, number: int, *, look_again: bool = False) -> Sequence[bytes]:
+        """What an epoch's secret can be: more than one where a rotation lost a race, none if it is unknown.
+
+        ``look_again``: somebody else may have begun the epoch meanwhile.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,9 @@ class AeadSealing:
             )
         if (known.bank_id, known.kind, known.file_id) != (self.bank_id, kind, file_id):
             raise CorruptionError("file is not the one that its name says", kind=ErrorKind.HEADER, file=file_id)
-        bases = (epoch_key(secret, kind, self.suite) for secret in self.epochs.secrets(known.epoch))
-        seal = open_seal(bases, known, header)
+        seal = self._opened(self.epochs.secrets(known.epoch), known, header)
+        if seal is None:
+            seal = self._opened(self.epochs.secrets(known.epoch, look_again=True), known, header)
         if seal is None:
             raise CorruptionError(
                 f"no keyring has the key of epoch {known.epoch} that a file was sealed with",
@@ -115,3 +121,6 @@ class AeadSealing:
                 file=file_id,
             )
         return seal
+
+    def _opened(self, secrets: Sequence[bytes], known: Header, header: Buffer) -> AeadSeal | None:
+        return open_seal((epoch_key(secret, known.kind, self.suite) for secret in secrets), known, header)

@@ -208,7 +208,8 @@ class _OpenBlobs:
             return blob
 
     def _opened(self, name: str) -> _OpenBlob:
-        blob = _OpenBlob(os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC))
+        # Not to wait for the other end of a pipe that somebody put here.
+        blob = _OpenBlob(os.open(self._root / name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
         with self._lock:
             blob.readers += 1
             if rival := self._blobs.pop(name, None):

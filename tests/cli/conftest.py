@@ -1,11 +1,14 @@
-"""A bank to work on."""
+"""Banks to work on, and keys."""
 
+import os
 import signal
 from pathlib import Path
 
 import pytest
 
 from casbank import Bank
+from casbank.config import CACHE_VARIABLE
+from cli.shell import new_key_file
 
 
 @pytest.fixture
@@ -14,6 +17,35 @@ def bank(tmp_path: Path) -> Path:
     place = tmp_path / "bank"
     Bank.create(place).close()
     return place
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """A key file."""
+    return new_key_file(tmp_path / "key")
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Path:
+    """Another key file."""
+    return new_key_file(tmp_path / "other")
+
+
+@pytest.fixture
+def locked(tmp_path: Path, key: Path) -> Path:
+    """The folder of a bank with one object, ``x``, that the key file opens."""
+    place = tmp_path / "locked"
+    with Bank.create(place, key_file=key) as made:
+        made.put("x", b"content")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept outside of banks goes to a folder of this test; keys of who runs it are not its business."""
+    for name in [name for name in os.environ if name.startswith("CASBANK_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(autouse=True, scope="session")

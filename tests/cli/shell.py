@@ -12,8 +12,12 @@ from click.testing import CliRunner, Result
 from casbank.cli.main import command
 
 SCRIPT = Path(sys.executable).with_name("casbank")
-# As users have it: what is left in a buffer when a write fails is a case of its own.
-ENVIRONMENT = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of this test, with ``more`` in it."""
+    # As users have it: what is left in a buffer when a write fails is a case of its own.
+    return {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"} | more
 
 
 def casbank(*arguments: str | Path) -> Result:
@@ -44,13 +48,19 @@ def failed(*arguments: str | Path) -> tuple[int, str]:
 
 def start(*arguments: str | Path, **options: Any) -> "subprocess.Popen[bytes]":
     """The console script as a process of its own."""
-    usual = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": ENVIRONMENT}
+    usual = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment()}
     return subprocess.Popen([SCRIPT, *arguments], **{**usual, **options})
 
 
 def script(*arguments: str | Path, data: bytes = b"") -> "subprocess.CompletedProcess[bytes]":
     """Run the console script to its end with ``data`` on standard input."""
-    return subprocess.run([SCRIPT, *arguments], input=data, env=ENVIRONMENT, capture_output=True, check=False)
+    return subprocess.run([SCRIPT, *arguments], input=data, env=environment(), capture_output=True, check=False)
+
+
+def new_key_file(path: Path) -> Path:
+    """A file of random bytes, in which a key is."""
+    path.write_bytes(os.urandom(32))
+    return path
 
 
 def files_below(root: Path) -> dict[str, bytes]:

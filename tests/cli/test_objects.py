@@ -9,6 +9,7 @@ import pytest
 
 from casbank import Bank, ConflictError, limits
 from casbank.cli.watched import WatchedFile
+from casbank.config import CACHE_VARIABLE
 from cli.shell import casbank, document, done, failed
 
 
@@ -245,8 +246,10 @@ def test_the_cache_folder_holds_the_index(tmp_path: Path, monkeypatch: pytest.Mo
     assert list(cache.rglob("data.mdb"))
 
 
-def test_a_dropped_index_comes_back(filled: Path) -> None:
+def test_a_dropped_index_comes_back(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """drop removes the index, and whoever opens the bank next sees all of it again."""
+    # So that the index is in the bank.
+    monkeypatch.delenv(CACHE_VARIABLE)
     done("index", "drop", filled)
     assert not (filled / "index").exists()
     assert names_in(filled) == ["a/1", "a/2", "b"]
@@ -258,8 +261,10 @@ def test_drop_refuses_an_index_in_use(filled: Path) -> None:
         assert failed("index", "drop", filled)[0] == 6
 
 
-def test_verify_and_rebuild_find_and_mend_a_wrong_row(filled: Path) -> None:
+def test_verify_and_rebuild_find_and_mend_a_wrong_row(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An index that differs from the store in one row is told, with 4, and rebuild makes it right."""
+    # So that the command looks at the index that is spoilt here, the one in the bank.
+    monkeypatch.delenv(CACHE_VARIABLE)
     with Bank.open(filled) as opened:
         follower = opened._engine.follower
         follower._view.update(lambda edit: edit.delete_name(b"b"))

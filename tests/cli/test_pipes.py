@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from casbank import Bank
-from cli.shell import ENVIRONMENT, SCRIPT, script, start
+from cli.shell import SCRIPT, environment, script, start
 
 MIB = 2**20
 
@@ -141,8 +141,7 @@ def test_a_replaced_file_is_not_opened_to_more_people(bank: Path, tmp_path: Path
 def on_terminal(*arguments: str | Path, stdout: int | None = None) -> tuple[int, bytes]:
     """Run the script with a terminal as its standard error, and output unless that is given; what it was shown."""
     leader, follower = pty.openpty()
-    environment = {**ENVIRONMENT, "TERM": "xterm"}
-    with start(*arguments, stdout=stdout or follower, stderr=follower, env=environment) as process:
+    with start(*arguments, stdout=stdout or follower, stderr=follower, env=environment(TERM="xterm")) as process:
         os.close(follower)
         shown = b""
         try:

@@ -1,14 +1,19 @@
-"""A reader of unencrypted local banks, written from docs/format.md alone, by someone who had not seen casbank's code.
+"""A reader of local banks, written from docs/format.md alone.
 
-What it read differently from casbank at first (the tail of a journal, what counts as an item) was settled by correcting
-the document, and then this. It shares nothing with casbank, so that what both find is what the document says. The
-numbers in the comments are the document's sections. It reads whole files into memory and is made to be checked, not to
-be fast.
+Who wrote what reads unencrypted banks had not seen casbank's code; what it read differently from casbank at first (the
+tail of a journal, what counts as an item) was settled by correcting the document, and then this. Keys and encryption
+were added from the document's text. It shares nothing with casbank, so that what both find is what the document says.
+The numbers in the comments are the document's sections. It reads whole files into memory and is made to be checked, not
+to be fast.
 """
 
+import base64
+import hmac
 import re
 import struct
-from collections.abc import Callable, Iterator
+import subprocess
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,13 +22,19 @@ from typing import Any
 import msgpack
 import zstandard
 from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 MAXIMUM = (1 << 63) - 1
-DATA_PACK, META_PACK, RECORD, CHECKPOINT, BANK = 1, 2, 3, 4, 7
+DATA_PACK, META_PACK, RECORD, CHECKPOINT, KEY_SLOT, KEYRING, BANK = 1, 2, 3, 4, 5, 6, 7
+PASSPHRASE, KEY_FILE, COMMAND = 1, 2, 3
+CIPHERS: dict[int, type[AESGCM] | type[ChaCha20Poly1305]] = {1: AESGCM, 2: ChaCha20Poly1305}
 CHUNKS, LEAVES, INNER = 1, 2, 3
 LANE_ENTRY, LANE_TABLE, LANE_LOCATOR, LANE_BODY = 0, 1, 2, 3
-NODE_CONTEXT = "casbank v1 manifest node id"
 FRAME_MAGIC = b"\xcb\x4a\x52\x4c"
 
 
@@ -33,6 +44,10 @@ class CorruptError(Exception):
 
 class RefusedError(Exception):
     """A newer version or an unknown feature is needed."""
+
+
+class WrongKeyError(Exception):
+    """No key slot opens with what was given, or none that counts."""
 
 
 def need(holds: bool, what: str) -> None:
@@ -51,22 +66,29 @@ def hashed(data: bytes, what: str) -> tuple[bytes, bytes]:
     return data[:-32], data[-32:]
 
 
-def chunk_id(content: bytes) -> bytes:
-    return blake3(content).digest()
+def derive_key(context: str, data: bytes, length: int = 32) -> bytes:
+    return blake3(data, derive_key_context=context).digest(length=length)
 
 
-def node_id(node: bytes) -> bytes:
-    return blake3(node, derive_key_context=NODE_CONTEXT).digest()
+def chunk_id(content: bytes, dedup: bytes | None = None) -> bytes:
+    if dedup is None:
+        return blake3(content).digest()
+    return blake3(content, key=derive_key("casbank v1 chunk id key", dedup)).digest()
 
 
-def gear_table() -> bytes:
-    secret = b"casbank v1 public gear table"
-    return blake3(secret, derive_key_context="casbank v1 gear table").digest(length=2048)
+def node_id(node: bytes, dedup: bytes | None = None) -> bytes:
+    if dedup is None:
+        return derive_key("casbank v1 manifest node id", node)
+    return blake3(node, key=derive_key("casbank v1 manifest node id key", dedup)).digest()
 
 
-def cuts(content: bytes, least: int, average: int, most: int) -> Iterator[bytes]:
+def gear_table(dedup: bytes | None = None) -> bytes:
+    return derive_key("casbank v1 gear table", b"casbank v1 public gear table" if dedup is None else dedup, 2048)
+
+
+def cuts(content: bytes, least: int, average: int, most: int, dedup: bytes | None = None) -> Iterator[bytes]:
     """The chunks that gear:least/average/most makes of a content (5); a reader does not need it."""
-    table = struct.unpack("<256Q", gear_table())
+    table = struct.unpack("<256Q", gear_table(dedup))
     bits = average.bit_length() - 1
     early, late = (((1 << count) - 1) << (64 - count) for count in (bits + 2, bits - 2))
     start = 0
@@ -82,7 +104,7 @@ def cuts(content: bytes, least: int, average: int, most: int) -> Iterator[bytes]
         start = end
 
 
-# --- msgpack (12): which types, which ranges -------------------------------------------------------------------------
+# --- msgpack (13): which types, which ranges -------------------------------------------------------------------------
 
 Check = Callable[[Any], bool]
 
@@ -101,6 +123,10 @@ def maybe(check: Check) -> Check:
 
 def array(check: Check, most: int = 4096) -> Check:
     return lambda value: type(value) is list and len(value) <= most and all(map(check, value))
+
+
+def any_integer(value: Any) -> bool:
+    return type(value) is int
 
 
 def string(value: Any) -> bool:
@@ -143,6 +169,10 @@ PACK = (BIN16, integer(1, 2), integer(0, GIB), BIN32, integer(0, 1 << 20), INT)
 PACK_ROW: Check = lambda value: type(value) is list and bool(fields(value, PACK, "a pack"))  # noqa: E731
 DESCRIPTOR = (integer(1, 1), INT, BIN32, maybe(BIN32), integer(0, 8), integer(0, 255), INT, metadata_map,
               maybe(binary(0, 256 * KIB)))  # fmt: skip
+SLOT = (integer(1, 1), any_integer, any_integer, any_integer, any_integer, binary(0, 64 * KIB), INT, string)
+EPOCH = (integer(1, (1 << 32) - 1), BIN32, INT)
+EPOCH_ROW: Check = lambda value: type(value) is list and bool(fields(value, EPOCH, "an epoch"))  # noqa: E731
+KEYRING_FIELDS = (integer(1, 1), EPOCH[0], BIN32, array(any_integer), BIN32, array(EPOCH_ROW))
 OPERATIONS: dict[int, tuple[Check, ...]] = {
     1: (BIN16, BIN32),
     2: (array(PACK_ROW), maybe(BIN16)),
@@ -154,7 +184,7 @@ OPERATIONS: dict[int, tuple[Check, ...]] = {
     8: (array(BIN16),),
     9: (BIN16, array(integer(0, (1 << 20) - 1))),
     10: (INT, string, BIN32),
-    11: (INT, string, BIN32),
+    11: (integer(1, (1 << 32) - 1), string, BIN32),
     12: (string, VALUE),
     13: (),
 }
@@ -174,25 +204,85 @@ ORDERS: dict[int, Callable[[list[Any]], Any]] = {
 # --- headers (2), messages (3), payloads (1) -------------------------------------------------------------------------
 
 
-def header(data: bytes, kind: int, file_id: bytes | None, bank_id: bytes | None) -> bytes:
+def header(data: bytes, kind: int, file_id: bytes | None, bank_id: bytes | None, suite: int | None) -> bytes:
     """Check the header that a file begins with, in the document's order; the 128 bytes of it."""
     need(len(data) >= 128 and data[:8] == b"\x89CAS\r\n\x1a\n", "header: magic")
     need(blake3(data[:120]).digest()[:8] == data[120:128], "header: check")
-    major, _minor, found, suite, incompatible = struct.unpack_from("<4BI", data, 8)
+    major, _minor, found, used, incompatible = struct.unpack_from("<4BI", data, 8)
     known(major == 1 and incompatible == 0, "header: version or flag")
-    known(1 <= found <= 7 and suite <= 2, "header: kind or suite")
-    known(suite == 0, "header: suite")
+    known(1 <= found <= 7 and used <= 2, "header: kind or suite")
+    known(suite is None or used == suite, "header: suite")
     need(found == kind and data[16:32] == (bank_id or data[16:32]), "header: kind or bank id")
     need(data[32:48] == (file_id or data[16:32]), "header: file id")
     return data[:128]
 
 
-def opened(head: bytes, lane: int, counter: int, message: bytes, extra: bytes = b"") -> bytes:
-    need(len(message) >= 16, "message: too short")
-    plain, tag = message[:-16], message[-16:]
-    associated = blake3(head).digest() + struct.pack("<IQ", lane, counter) + extra
-    need(blake3(associated + plain).digest()[:16] == tag, f"message: tag in lane {lane}")
-    return plain
+def numbered(number: int) -> bytes:
+    """The file id of a record, a checkpoint or a keyring."""
+    return bytes(8) + number.to_bytes(8, "big")
+
+
+def epoch_of(head: bytes) -> int:
+    return int.from_bytes(head[48:52], "little")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """The messages of one file, behind its header; no cipher in suite 0."""
+
+    header: bytes
+    cipher: AESGCM | ChaCha20Poly1305 | None = None
+
+    def opened(self, lane: int, counter: int, message: bytes, extra: bytes = b"") -> bytes:
+        need(len(message) >= 16, "message: too short")
+        place = struct.pack("<IQ", lane, counter)
+        associated = blake3(self.header).digest() + place + extra
+        if self.cipher is not None:
+            try:
+                return self.cipher.decrypt(place, message, associated)
+            except InvalidTag:
+                raise CorruptError(f"message: tag in lane {lane}") from None
+        plain, tag = message[:-16], message[-16:]
+        need(blake3(associated + plain).digest()[:16] == tag, f"message: tag in lane {lane}")
+        return plain
+
+
+def epoch_key(secret: bytes, kind: int, suite: int) -> bytes:
+    return derive_key("casbank v1 epoch key", secret + bytes([kind, suite]))
+
+
+def file_keys(base: bytes, bank_id: bytes, file_id: bytes, salt: bytes) -> tuple[bytes, bytes]:
+    """File key and commitment."""
+    both = derive_key("casbank v1 file", base + bank_id + file_id + salt, 64)
+    return both[:32], both[32:]
+
+
+def sealed_under(head: bytes, bases: Iterable[bytes]) -> Sealed:
+    """A file of suite 1 or 2, with the one of these bases that it was sealed under."""
+    for base in bases:
+        key, commitment = file_keys(base, head[16:32], head[32:48], head[64:80])
+        if hmac.compare_digest(commitment, head[80:112]):
+            return Sealed(head, CIPHERS[head[11]](key))
+    raise CorruptError("header: commitment")
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """What must be known before a file can be read: whose it is, and in an encrypted bank what the keyrings say."""
+
+    bank_id: bytes
+    bank_hash: bytes
+    suite: int
+    dedup: bytes | None = None
+    epochs: dict[int, list[bytes]] = field(default_factory=dict)
+
+    def sealed(self, data: bytes, kind: int, file_id: bytes) -> Sealed:
+        head = header(data, kind, file_id, self.bank_id, self.suite)
+        if self.suite == 0:
+            return Sealed(head)
+        candidates = self.epochs.get(epoch_of(head), [])
+        need(len(candidates) > 0, "header: unknown key epoch")
+        return sealed_under(head, [epoch_key(secret, kind, self.suite) for secret in candidates])
 
 
 def expanded(codec: int, raw: int, payload: bytes) -> bytes:
@@ -210,31 +300,171 @@ def expanded(codec: int, raw: int, payload: bytes) -> bytes:
     return plain
 
 
+# --- keys (9) --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class KeySlot:
+    header: bytes
+    source: int
+    memory: int
+    iterations: int
+    lanes: int
+    token: bytes
+    body: bytes
+    message: bytes
+
+    @property
+    def id(self) -> bytes:
+        return self.header[32:48]
+
+    @property
+    def salt(self) -> bytes:
+        return self.header[64:80]
+
+
+SecretOf = Callable[[KeySlot], bytes]
+
+
+def parse_slot(data: bytes, slot_id: bytes, bank_id: bytes, suite: int) -> KeySlot:
+    head = header(data, KEY_SLOT, slot_id, bank_id, suite)
+    need(128 + 48 + 32 < len(data) <= 128 * KIB, "key slot: length")
+    whole, _ = hashed(data, "key slot")
+    body, message = whole[128:-48], whole[-48:]
+    value = unpack(body, "key slot")
+    known(value[0] == 1, "key slot: version")
+    _, source, memory, iterations, lanes, token, _, _ = fields(value, SLOT, "key slot")
+    known(source in {PASSPHRASE, KEY_FILE, COMMAND}, "key slot: source")
+    if source == PASSPHRASE:
+        need(1 <= lanes <= 64 and 1 <= iterations <= 64 and 8 * lanes <= memory <= 4 * MIB, "key slot: Argon2id")
+    return KeySlot(head, source, memory, iterations, lanes, token, body, message)
+
+
+def passphrase_secret(passphrase: str, salt: bytes, memory: int, iterations: int, lanes: int) -> bytes:
+    kdf = Argon2id(salt=salt, length=32, iterations=iterations, lanes=lanes, memory_cost=memory)
+    return kdf.derive(unicodedata.normalize("NFC", passphrase).encode())
+
+
+def key_file_secret(content: bytes, salt: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=32, salt=salt, info=b"casbank v1 key file").derive(content)
+
+
+def command_secret(command: Sequence[str], token: bytes) -> bytes:
+    done = subprocess.run([*command, "unwrap"], input=token, stdout=subprocess.PIPE, check=False)
+    need(done.returncode == 0 and len(done.stdout) == 32, "key slot: the command")
+    return done.stdout
+
+
+def dedup_domain(content: bytes) -> bytes:
+    return derive_key("casbank v1 dedup domain", content)
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What was given to open a bank: one of these, or nothing."""
+
+    key_file: bytes | None = None
+    passphrase: str | None = None
+    command: Sequence[str] | None = None
+    recovery: str | None = None
+
+    def is_given(self) -> bool:
+        return self != Credential()
+
+    def secret(self, slot: KeySlot) -> bytes:
+        if slot.source == PASSPHRASE and self.passphrase is not None:
+            return passphrase_secret(self.passphrase, slot.salt, slot.memory, slot.iterations, slot.lanes)
+        if slot.source == KEY_FILE and self.key_file is not None:
+            return key_file_secret(self.key_file, slot.salt)
+        if slot.source == COMMAND and self.command is not None:
+            return command_secret(self.command, slot.token)
+        raise CorruptError("key slot: of another source")
+
+
+def opened_slots(folder: Path, bank_id: bytes, suite: int, credential: Credential) -> dict[bytes, bytes]:
+    """The bank key that each slot gives which opens, by the slot's id."""
+    keys = {}
+    for path in sorted((folder / "keys").glob("*")):
+        if re.fullmatch("[0-9a-f]{32}", path.name):
+            try:
+                slot = parse_slot(path.read_bytes(), bytes.fromhex(path.name), bank_id, suite)
+                sealed = sealed_under(slot.header, [credential.secret(slot)])
+                keys[slot.id] = sealed.opened(LANE_BODY, 0, slot.message, slot.body)
+            except (CorruptError, RefusedError):
+                continue
+    return keys
+
+
+def parse_keyring(data: bytes, bank_id: bytes, suite: int, bank_key: bytes) -> list[Any]:
+    head = header(data, KEYRING, data[32:48], bank_id, suite)
+    need(len(data) <= MIB, "keyring: length")
+    whole, _ = hashed(data, "keyring")
+    value = unpack(sealed_under(head, [bank_key]).opened(LANE_BODY, 0, whole[128:]), "keyring")
+    known(value[0] == 1, "keyring: version")
+    _, number, _, _, _, epochs = fields(value, KEYRING_FIELDS, "keyring")
+    need(head[32:48] == numbered(number), "keyring: another number than its header's")
+    need(all(one[0] < two[0] for one, two in pairwise(epochs)), "keyring: order")
+    need(len(epochs) > 0 and epochs[-1][0] == number, "keyring: epochs")
+    return value
+
+
+def find_secrets(files: Iterable[bytes], bank: Secrets, bank_key: bytes) -> Secrets:
+    """What all keyrings that open say of a bank of which only BANK is known."""
+    dedup, epochs = None, dict[int, list[bytes]]()
+    for data in files:
+        try:
+            value = parse_keyring(data, bank.bank_id, bank.suite, bank_key)
+        except (CorruptError, RefusedError):
+            continue
+        need(value[2] == bank.bank_hash and value[3] == [bank.suite], "keyring: BANK is another one")
+        need(dedup in {None, value[4]}, "keyring: another dedup secret")
+        dedup = value[4]
+        for number, secret, _ in value[5]:
+            epochs.setdefault(number, []).append(secret)
+    need(dedup is not None, "keyring: none opens")
+    return Secrets(bank.bank_id, bank.bank_hash, bank.suite, dedup, epochs)
+
+
+def parse_recovery(text: str) -> list[Any]:
+    """BANK, bank key, name of a keyring, and that keyring."""
+    found = re.search("-----BEGIN CASBANK RECOVERY KEY-----(.*?)-----END CASBANK RECOVERY KEY-----", text, re.DOTALL)
+    need(found is not None, "recovery text: its lines")
+    assert found is not None
+    try:
+        whole = base64.b64decode("".join(found[1].split()), validate=True)
+    except ValueError as error:
+        raise CorruptError("recovery text: base64") from error
+    need(blake3(whole[:-8]).digest()[:8] == whole[-8:], "recovery text: check")
+    value = unpack(whole[:-8], "recovery text")
+    known(value[0] == 1, "recovery text: version")
+    return fields(value, (integer(1, 1), binary(160, 64 * KIB), BIN32, string, binary(160, MIB)), "recovery text")[1:]
+
+
 # --- packs (4) -------------------------------------------------------------------------------------------------------
 
 
 class Pack:
     """One pack whose hash, trailer and table were checked against what PACKS said."""
 
-    def __init__(self, path: Path, bank_id: bytes, row: list[Any]) -> None:
+    def __init__(self, path: Path, secrets: Secrets, row: list[Any]) -> None:
         pack_id, kind, length, digest, entries, raw = row
         self.data = data = path.read_bytes()
         need(len(data) == length >= 256, "pack: length")
-        self.header = header(data, kind, pack_id, bank_id)
+        self.sealed = secrets.sealed(data, kind, pack_id)
         trailer = data[-128:]
         need(trailer[:8] == b"CASTRLR1" and blake3(trailer[:120]).digest()[:8] == trailer[120:], "trailer: check")
         need(trailer[56:72] == pack_id and trailer[72:104] == digest, "trailer: pack id or hash")
         need(blake3(data[:-128]).digest() == digest, "pack: hash")
-        locator = opened(self.header, LANE_LOCATOR, 0, trailer[8:56])
+        locator = self.sealed.opened(LANE_LOCATOR, 0, trailer[8:56])
         place, size, count, flags, padding = struct.unpack("<QQIIQ", locator)
         known(flags == 0, "locator: flags")
         need(count == entries <= 1 << 20 and place + 2 * size + padding + 128 == length, "locator: lengths")
         need(place >= 128 and 16 + 16 * count <= size <= 16 * count + 44 * MIB + 16, "locator: table")
         copies = [data[place : place + size], data[place + size : place + 2 * size]]
         try:
-            table = opened(self.header, LANE_TABLE, 0, copies[0])
+            table = self.sealed.opened(LANE_TABLE, 0, copies[0])
         except CorruptError:
-            table = opened(self.header, LANE_TABLE, 1, copies[1])
+            table = self.sealed.opened(LANE_TABLE, 1, copies[1])
         self.rows = [table[16 * number : 16 * number + 16] for number in range(count)]
         self.starts = [128]
         for number, entry in enumerate(struct.iter_unpack("<BBHIII", table[: 16 * count])):
@@ -257,10 +487,10 @@ class Pack:
         row = self.rows[number]
         _, codec, _, _, raw, _ = struct.unpack("<BBHIII", row)
         message = self.data[self.starts[number] : self.starts[number + 1]]
-        return expanded(codec, raw, opened(self.header, LANE_ENTRY, number, message, row))
+        return expanded(codec, raw, self.sealed.opened(LANE_ENTRY, number, message, row))
 
 
-# --- records (6), the journal (7), checkpoints (9) -------------------------------------------------------------------
+# --- records (6), the journal (7), checkpoints (10) ------------------------------------------------------------------
 
 
 @dataclass
@@ -269,13 +499,14 @@ class Record:
     previous: bytes
     hash: bytes
     length: int
+    epoch: int
     operations: list[list[Any]]
 
 
-def parse_record(data: bytes, seq: int, bank_id: bytes) -> Record:
+def parse_record(data: bytes, seq: int, secrets: Secrets) -> Record:
     whole, digest = hashed(data, f"record {seq}")
-    head = header(whole, RECORD, bytes(8) + seq.to_bytes(8, "big"), bank_id)
-    frame = opened(head, LANE_BODY, 0, whole[128:])
+    sealed = secrets.sealed(whole, RECORD, numbered(seq))
+    frame = sealed.opened(LANE_BODY, 0, whole[128:])
     need(len(frame) >= 8, "record: frame")
     raw = int.from_bytes(frame[4:8], "little")
     need(raw <= 64 * MIB, "record: raw length")
@@ -290,7 +521,7 @@ def parse_record(data: bytes, seq: int, bank_id: bytes) -> Record:
         need(items(operation) <= 65_536, f"record {seq}: items")
     names = [operation[1] for operation in operations if operation[0] in {3, 4}]
     need(len(names) == len(set(names)), f"record {seq}: a name twice")
-    return Record(seq, payload[2], digest, len(data), operations)
+    return Record(seq, payload[2], digest, len(data), epoch_of(sealed.header), operations)
 
 
 def frame_head(data: bytes, at: int) -> tuple[int, int] | None:
@@ -348,14 +579,20 @@ class State:
     packs: dict[bytes, list[Any]] = field(default_factory=dict)  # id -> [number, id, kind, length, hash, entries, raw]
     names: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # name -> version, descriptor
 
-    def apply(self, record: Record, bank_id: bytes, bank_hash: bytes) -> None:
+    @property
+    def epoch(self) -> int:
+        """The official key epoch; 0 before the first one, and in suite 0."""
+        return self.config["keyring"][0] if "keyring" in self.config else 0
+
+    def apply(self, record: Record, secrets: Secrets) -> None:
         need(record.seq == self.seq + 1 and record.previous == self.hash, f"record {record.seq}: chain")
+        need(secrets.suite == 0 or record.epoch == max(1, self.epoch), f"record {record.seq}: key epoch")
         for position, (number, *values) in enumerate(record.operations):
             need((number == 1) == (record.seq == 1 and position == 0), "FIRST: not where it belongs")
-            known(number not in {7, 9, 11}, f"record {record.seq}: operation {number}")
+            known(number not in {7, 9}, f"record {record.seq}: operation {number}")
             if number == 1:
-                need(values == [bank_id, bank_hash], "FIRST: another bank")
-                self.config["first"] = bank_hash
+                need(values == [secrets.bank_id, secrets.bank_hash], "FIRST: another bank")
+                self.config["first"] = secrets.bank_hash
             elif number == 2:
                 for row in values[0]:
                     if row[0] not in self.packs:
@@ -365,16 +602,21 @@ class State:
                 self.names[values[0]] = (record.seq, values[1])
             elif number == 4:
                 self.names.pop(values[0], None)
+            elif number == 11:
+                need(secrets.suite != 0, "KEYRING: not of an encrypted bank")
+                need(values[0] == self.epoch + 1 and (values[0] == 1) == (record.seq == 1), "KEYRING: number")
+                self.config["keyring"] = values
             elif number == 12:
-                need(values[0] != "first", "CONFIG: a reserved key")
+                need(values[0] not in {"first", "keyring"}, "CONFIG: a reserved key")
                 self.config[values[0]] = values[1]
         need(len(record.operations) > 0 or record.seq > 1, "record 1: no FIRST")
+        need(secrets.suite == 0 or self.epoch > 0, "record 1: no KEYRING")
         self.seq, self.hash, self.journal_bytes = record.seq, record.hash, self.journal_bytes + record.length
 
 
-def checkpoint_rows(data: bytes, seq: int, bank_id: bytes) -> dict[int, list[list[Any]]]:
+def checkpoint_rows(data: bytes, seq: int, secrets: Secrets) -> dict[int, list[list[Any]]]:
     """The rows of a checkpoint's sections."""
-    head = header(data, CHECKPOINT, bytes(8) + seq.to_bytes(8, "big"), bank_id)
+    sealed = secrets.sealed(data, CHECKPOINT, numbered(seq))
     sections: dict[int, list[list[Any]]] = {number: [] for number in SECTIONS}
     at, flags, block, latest = 128, 0, 0, 0
     while flags == 0:
@@ -383,7 +625,7 @@ def checkpoint_rows(data: bytes, seq: int, bank_id: bytes) -> dict[int, list[lis
         stored, raw, codec, flags, _ = struct.unpack("<IIBBH", extra)
         known(flags in {0, 1}, "checkpoint: flags")
         need(stored <= 4 * MIB + 16 and raw <= 4 * MIB and at + 12 + stored <= len(data), "checkpoint: lengths")
-        plain = expanded(codec, raw, opened(head, LANE_BODY, block, data[at + 12 : at + 12 + stored], extra))
+        plain = expanded(codec, raw, sealed.opened(LANE_BODY, block, data[at + 12 : at + 12 + stored], extra))
         number, *rows = unpack(plain, "checkpoint")
         known(number in SECTIONS, f"checkpoint: section {number}")
         need(number >= latest and sum(map(items, rows)) <= 1 << 19, "checkpoint: sections")
@@ -396,35 +638,40 @@ def checkpoint_rows(data: bytes, seq: int, bank_id: bytes) -> dict[int, list[lis
     return sections
 
 
-def load_checkpoint(folder: Path, bank_id: bytes, bank_hash: bytes, operation: list[Any]) -> State:
+def load_checkpoint(folder: Path, secrets: Secrets, operation: list[Any]) -> State:
     _, seq, name, digest = operation
     need(re.fullmatch(rf"(checkpoints/)?{seq:020d}-[0-9a-f]+", name) is not None, "checkpoint: name")
     path = folder / "checkpoints" / name.removeprefix("checkpoints/")
     need(path.is_file(), "checkpoint: missing")
     data, found = hashed(path.read_bytes(), "checkpoint")
     need(found == digest, "checkpoint: another hash than CHECKPOINT says")
-    sections = checkpoint_rows(data, seq, bank_id)
+    sections = checkpoint_rows(data, seq, secrets)
     need(len(sections[6]) == 1, "checkpoint: STATE")
     at, hash_at, next_pack, objects, logical, unique, stored, length = sections[6][0]
     state = State(at, hash_at, next_pack, length, dict(sections[1]))
     state.packs = {row[1]: row for row in sections[2]}
     state.names = {name: (version, descriptor) for name, version, descriptor in sections[4]}
-    need(at == seq and state.config.get("first") == bank_hash, "checkpoint: of another place or bank")
+    need(at == seq and state.config.get("first") == secrets.bank_hash, "checkpoint: of another place or bank")
+    need(("keyring" in state.config) == (secrets.suite != 0), "checkpoint: keyring")
+    if "keyring" in state.config:
+        need(type(state.config["keyring"]) is bytes, "checkpoint: keyring")
+        state.config["keyring"] = fields(unpack(state.config["keyring"], "keyring"), OPERATIONS[11], "keyring")
     need(objects == len(state.names), "STATE: objects")
-    need(logical == sum(parse_descriptor(row[2])[1] for row in sections[4]), "STATE: logical bytes")
+    need(logical == sum(parse_descriptor(row[2], secrets)[1] for row in sections[4]), "STATE: logical bytes")
     need((unique, stored) == (sum(r[6] for r in sections[2]), sum(r[3] for r in sections[2])), "STATE: bytes of packs")
     return state
 
 
-# --- objects (5), the bank (8, 10) -----------------------------------------------------------------------------------
+# --- objects (5), the bank (8, 11) -----------------------------------------------------------------------------------
 
 
-def parse_descriptor(data: bytes) -> list[Any]:
+def parse_descriptor(data: bytes, secrets: Secrets) -> list[Any]:
     value = unpack(data, "descriptor")
     known(value[0] == 1, "descriptor: version")
     fields(value, DESCRIPTOR, "descriptor")
     _, size, root, _, depth, _, _, _, inline = value
-    need(inline is None or (depth == 0 and len(inline) == size and chunk_id(inline) == root), "descriptor: inline")
+    if inline is not None:
+        need(depth == 0 and len(inline) == size and chunk_id(inline, secrets.dedup) == root, "descriptor: inline")
     return value
 
 
@@ -443,18 +690,57 @@ class StoredObject:
 class StrangerBank:
     """A bank at rest, replayed from record 1 or from the newest official checkpoint."""
 
-    def __init__(self, folder: Path, *, from_checkpoint: bool = False) -> None:
-        data = (folder / "BANK").read_bytes()
+    def __init__(self, folder: Path, credential: Credential = Credential(), *, from_checkpoint: bool = False) -> None:
+        recovery = None if credential.recovery is None else parse_recovery(credential.recovery)
+        self._read_bank(folder, None if recovery is None else recovery[0])
+        slots: dict[bytes, bytes] = {}
+        if self.secrets.suite == 0:
+            known(not credential.is_given(), "BANK: a key was given, and it is not encrypted")
+        else:
+            keyrings = [
+                path.read_bytes()
+                for path in sorted((folder / "keys").glob("*"))
+                if re.fullmatch("keyring-[0-9]+-[0-9a-f]+", path.name)
+            ]
+            if recovery is None:
+                slots = opened_slots(folder, self.secrets.bank_id, self.secrets.suite, credential)
+                if not slots:
+                    raise WrongKeyError
+                bank_key = next(iter(slots.values()))
+            else:
+                bank_key = recovery[1]
+                keyrings.append(recovery[3])
+            self.secrets = find_secrets(keyrings, self.secrets, bank_key)
+        self._replay(folder, from_checkpoint)
+        removed = [slot for slot in slots if self.state.config.get(f"removed-key-slot/{slot.hex()}") is not None]
+        if slots and len(removed) == len(slots):
+            raise WrongKeyError("the key slot was removed")
+        self.packs: dict[bytes, Pack] = {}
+        self.places: dict[tuple[int, bytes], tuple[bytes, int, int, int]] = {}
+        for pack_id, row in self.state.packs.items():
+            path = folder / "packs" / pack_id[:1].hex() / pack_id.hex()
+            need(path.is_file(), "pack: missing")
+            pack = self.packs[pack_id] = Pack(path, self.secrets, row[1:])
+            for found, entry, start, size in pack.chunks:
+                self.places[pack.rows[entry][0], found] = (pack_id, entry, start, size)
+
+    def _read_bank(self, folder: Path, recovered: bytes | None) -> None:
+        """BANK, or if it is lost the one in the recovery text."""
+        path = folder / "BANK"
+        data = path.read_bytes() if recovered is None or path.is_file() else recovered
         need(len(data) <= 64 * KIB, "BANK: length")
-        head = header(data, BANK, None, None)
-        self.bank_id = head[16:32]
-        body, self.bank_hash = hashed(data, "BANK")
+        head = header(data, BANK, None, None, None)
+        need(recovered is None or recovered[16:32] == head[16:32], "recovery text: of another bank")
+        body, bank_hash = hashed(data, "BANK")
         self.descriptor = unpack(body[128:], "BANK")
         known(self.descriptor[0] == 1, "BANK: version")
         profiles: Check = lambda value: array(string)(value) and len(value) == 1  # noqa: E731
         checks = (integer(1, 1), INT, profiles, maybe(integer(1, 22)), integer(0, (1 << 40) - 1), maybe(string))
         known(fields(self.descriptor, checks, "BANK")[5] is None, "BANK: a journal elsewhere")
-        self.records = [parse_record(record, seq, self.bank_id) for seq, record in journal(folder / "journal")]
+        self.secrets = Secrets(head[16:32], bank_hash, head[11])
+
+    def _replay(self, folder: Path, from_checkpoint: bool) -> None:
+        self.records = [parse_record(record, seq, self.secrets) for seq, record in journal(folder / "journal")]
         need(len(self.records) > 0, "journal: no record, the bank was never finished")
         for one, two in pairwise(self.records):
             need(two.previous == one.hash, f"record {two.seq}: chain")
@@ -464,21 +750,13 @@ class StrangerBank:
             if record.seq == self.started_at:
                 need(record.hash == self.state.hash, "checkpoint: another record hash")
             elif record.seq > self.started_at:
-                self.state.apply(record, self.bank_id, self.bank_hash)
-        self.packs: dict[bytes, Pack] = {}
-        self.places: dict[tuple[int, bytes], tuple[bytes, int, int, int]] = {}
-        for pack_id, row in self.state.packs.items():
-            path = folder / "packs" / pack_id[:1].hex() / pack_id.hex()
-            need(path.is_file(), "pack: missing")
-            pack = self.packs[pack_id] = Pack(path, self.bank_id, row[1:])
-            for found, entry, start, size in pack.chunks:
-                self.places[pack.rows[entry][0], found] = (pack_id, entry, start, size)
+                self.state.apply(record, self.secrets)
 
     def _checkpoint(self, folder: Path) -> State:
         operations = [operation for record in self.records for operation in record.operations if operation[0] == 10]
         for operation in reversed(operations):
             try:
-                return load_checkpoint(folder, self.bank_id, self.bank_hash, operation)
+                return load_checkpoint(folder, self.secrets, operation)
             except CorruptError:
                 continue
         raise CorruptError("no checkpoint can be read")
@@ -487,7 +765,10 @@ class StrangerBank:
         need((kind, wanted) in self.places, f"{wanted.hex()}: in no live pack")
         pack_id, entry, start, size = self.places[kind, wanted]
         plain = self.packs[pack_id].entry(entry)[start : start + size]
-        need((chunk_id if kind == CHUNKS else node_id)(plain) == wanted, f"{wanted.hex()}: another id")
+        need(
+            (chunk_id if kind == CHUNKS else node_id)(plain, self.secrets.dedup) == wanted,
+            f"{wanted.hex()}: another id",
+        )
         return plain
 
     def chunks(self, root: bytes, depth: int) -> Iterator[bytes]:
@@ -510,7 +791,7 @@ class StrangerBank:
     def objects(self) -> Iterator[StoredObject]:
         """Every object, in the order of the names' bytes."""
         for name, (version, packed) in sorted(self.state.names.items(), key=lambda item: item[0].encode()):
-            _, size, root, digest, depth, _, created, metadata, inline = parse_descriptor(packed)
+            _, size, root, digest, depth, _, created, metadata, inline = parse_descriptor(packed, self.secrets)
             if inline is not None:
                 content = inline
             else:

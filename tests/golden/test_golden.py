@@ -90,8 +90,8 @@ def test_checkpoint_is_the_state_that_replay_reaches(golden: Path) -> None:
     for operation in operations:
         replayed = State()
         for record in bank.records[: operation[1]]:
-            replayed.apply(record, bank.bank_id, bank.bank_hash)
-        assert stranger.load_checkpoint(golden, bank.bank_id, bank.bank_hash, operation) == replayed
+            replayed.apply(record, bank.secrets)
+        assert stranger.load_checkpoint(golden, bank.secrets, operation) == replayed
 
 
 def test_journal_that_begins_behind_a_checkpoint(golden: Path, contents: list[dict[str, Any]]) -> None:
@@ -149,7 +149,7 @@ def read_all(bank: Path, path: Path) -> None:
     reader = StrangerBank(bank)
     for operation in checkpoint_operations(reader):
         if operation[2] == f"checkpoints/{path.name}":
-            stranger.load_checkpoint(bank, reader.bank_id, reader.bank_hash, operation)
+            stranger.load_checkpoint(bank, reader.secrets, operation)
 
 
 @pytest.mark.parametrize("path", [path.relative_to(GOLDEN) for path in files(GOLDEN / "bank")], ids=lambda p: p.name)
@@ -170,7 +170,7 @@ def test_chunks_are_cut_as_the_document_says(golden: Path) -> None:
     least, average, most = map(int, bank.descriptor[2][0].removeprefix("gear:").split("/"))
     depths = set()
     for item in bank.objects():
-        _, _, root, _, depth, _, _, _, inline = stranger.parse_descriptor(bank.state.names[item.name][1])
+        _, _, root, _, depth, _, _, _, inline = stranger.parse_descriptor(bank.state.names[item.name][1], bank.secrets)
         if inline is None:
             found = [item.content] if depth == 0 else list(bank.chunks(root, depth))
             assert found == list(stranger.cuts(item.content, least, average, most))
@@ -179,9 +179,9 @@ def test_chunks_are_cut_as_the_document_says(golden: Path) -> None:
 
 
 def test_vectors_of_the_document() -> None:
-    """Section 14 says what the files and the stranger say."""
+    """Section 15 says what the files and the stranger say."""
     document = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
-    lines = document[document.index("## 14.") :].replace("00 (32 times)", "00 " * 32).splitlines()
+    lines = document[document.index("## 15.") :].replace("00 (32 times)", "00 " * 32).splitlines()
     # Behind three spaces stands what the bytes mean.
     vectors = re.sub(r"\s", "", "".join(line.lstrip().split("   ")[0] for line in lines))
     leaf = stranger.chunk_id(b"abc") + (3).to_bytes(8, "little")
