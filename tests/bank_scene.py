@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from blake3 import blake3
+
 from casbank import Bank
 from casbank.engine.engine import Engine
 from casbank.index.transaction import TABLES
@@ -21,7 +23,7 @@ Rows = dict[str, list[tuple[bytes, bytes]]]
 
 def content(seed: object, size: int) -> bytes:
     """Incompressible bytes, the same for the same seed."""
-    return random.Random(str(seed)).randbytes(size)
+    return blake3(str(seed).encode()).digest(size)
 
 
 def memory_place() -> str:

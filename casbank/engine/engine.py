@@ -23,7 +23,16 @@ from casbank.engine.checkpointing import CheckpointKeeper
 from casbank.engine.commit import Committer, Decide
 from casbank.engine.credential import Credential, RecoveryText
 from casbank.engine.follow import Follower, IndexPlace
-from casbank.engine.keys import BankKeys, Unlocked, is_removed, make_keys, open_keys, restore_files, unlock
+from casbank.engine.keys import (
+    BankKeys,
+    Unlocked,
+    is_removed,
+    make_keys,
+    open_keys,
+    recovered_bank,
+    restore_files,
+    unlock,
+)
 from casbank.engine.packs import PackReader
 from casbank.engine.reader import ObjectReader
 from casbank.engine.remembered import RememberedHead
@@ -41,7 +50,7 @@ from casbank.errors import (
     UnsupportedFormatError,
 )
 from casbank.format.bank import BANK_NAME, BankDescriptor, bank_hash, decode_bank, encode_bank
-from casbank.format.header import Suite
+from casbank.format.header import Suite, decode_header
 from casbank.format.record import First, Op
 from casbank.format.seal import Sealing
 from casbank.index.apply import FIRST_KEY, KEYRING_KEY, Contents
@@ -391,8 +400,8 @@ def recover_engine(
     url: BankUrl, world: World, cache_dir: Path | None, recovery: RecoveryText, credential: Credential
 ) -> Engine:
     """Put back what is missing of BANK and the keyrings, open the bank, and give it a slot for ``credential``."""
-    if not _has_journal(url):
-        raise NotFoundError(f"nothing to recover at {url}: there is no journal", kind=ErrorKind.NO_BANK)
+    if _bank_of_journal(url, world) != recovered_bank(recovery):
+        raise KeyMismatchError("the recovery text is another bank's", kind=ErrorKind.KEY_WRONG)
     store = _store_of(url, world)
     try:
         restore_files(store, recovery, world)
@@ -567,5 +576,16 @@ def _has_segments(root: Path) -> bool:
     return any((root / "journal").glob("*.log"))
 
 
-def _has_journal(url: BankUrl) -> bool:
-    return _has_segments(url.path) if url.scheme == "local" else url.name in _memory_banks
+def _bank_of_journal(url: BankUrl, world: World) -> bytes:
+    """Whose journal is there, as the clear header of its oldest record says."""
+    journal: Journal | None = None
+    if url.scheme == "local" and _has_segments(url.path):
+        journal = LocalJournal(url.path / "journal", world=world, read_only=True, quarantine=url.path / "quarantine")
+    elif url.scheme == "memory" and url.name in _memory_banks:
+        journal = _memory_banks[url.name][1]
+    entry = None if journal is None else next(journal.read(journal.first() - 1), None)
+    if url.scheme == "local" and journal is not None:
+        journal.close()
+    if entry is None:
+        raise NotFoundError(f"nothing to recover at {url}: there is no journal", kind=ErrorKind.NO_BANK)
+    return decode_header(entry.record).bank_id

@@ -94,6 +94,11 @@ def is_removed(now: Snapshot, slot_id: bytes) -> bool:
     return now.config(removed_key(slot_id)) is not None
 
 
+def recovered_bank(recovery: RecoveryText) -> bytes:
+    """The id of the bank that a recovery text is of."""
+    return decode_bank(decode_recovery(recovery.text).bank).bank_id
+
+
 def restore_files(store: Store, recovery: RecoveryText, world: World) -> None:
     """Put BANK and the newest keyring back, bit for bit, where they are missing or damaged.
 

@@ -183,7 +183,17 @@ def deleted(scene: Scene, _others: dict[str, Scene], name: str) -> Iterator[Path
 
 
 def replaced_by_siblings(scene: Scene, _others: dict[str, Scene], name: str) -> Iterator[Path]:
-    for sibling in scene.names():
+    """Of its own kind all, and one of each other kind."""
+    first = {role(sibling): sibling for sibling in reversed(scene.names())}
+    yield from replaced_by(scene, name, sorted({*with_role(scene, role(name)), *first.values()}))
+
+
+def replaced_by_any_sibling(scene: Scene, _others: dict[str, Scene], name: str) -> Iterator[Path]:
+    yield from replaced_by(scene, name, scene.names())
+
+
+def replaced_by(scene: Scene, name: str, siblings: list[str]) -> Iterator[Path]:
+    for sibling in siblings:
         if sibling != name:
             put_back(scene.place / name, (scene.folder / "whole" / sibling).read_bytes())
             yield scene.place / name
@@ -212,6 +222,7 @@ ATTEMPTS = {
     "shortened by a byte": cut(lambda length: length - 1),
     "deleted": deleted,
     "sibling": replaced_by_siblings,
+    "any sibling": replaced_by_any_sibling,
     "foreign": replaced_by_other("foreign"),
     "cousin": replaced_by_other("cousin"),
     "older": replaced_by_older,
@@ -250,7 +261,9 @@ def check_outcome(scene: Scene, caplog: pytest.LogCaptureFixture, *, memory: boo
 
 
 @pytest.mark.parametrize("memory", [False, True], ids=["new client", "owner"])
-@pytest.mark.parametrize("what", ATTEMPTS)
+@pytest.mark.parametrize(
+    "what", [pytest.param(what, marks=[pytest.mark.slow] if what == "any sibling" else []) for what in ATTEMPTS]
+)
 def test_spoilt_files(scenes: dict[str, Scene], caplog: pytest.LogCaptureFixture, what: str, memory: bool) -> None:
     """Every file cut, deleted, or replaced by another: an error or the right contents, whatever the client knows."""
     scene = scenes["victim"]

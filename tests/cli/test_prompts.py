@@ -1,5 +1,6 @@
 """Passphrases that a person types at a terminal."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,19 @@ from cli.terminal import talk
 SECRET = b"correct horse"
 
 
-@pytest.fixture
-def locked(tmp_path: Path) -> Path:
-    """A bank with one object that a passphrase opens."""
-    place = tmp_path / "bank"
-    with Bank.create(place, passphrase=SECRET.decode()) as bank:
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bank with one object that a passphrase opens; not to be changed."""
+    folder = tmp_path_factory.mktemp("original")
+    with Bank.create(folder / "bank", passphrase=SECRET.decode(), cache_dir=folder / "cache") as bank:
         bank.put("x", b"content")
-    return place
+    return folder / "bank"
+
+
+@pytest.fixture
+def locked(original: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(original, tmp_path / "bank", ignore=shutil.ignore_patterns("synced")))
 
 
 def test_a_passphrase_is_asked_for_and_not_shown(locked: Path) -> None:

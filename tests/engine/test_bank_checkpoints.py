@@ -88,9 +88,8 @@ def test_journal_is_forgotten_behind_the_second_one(place: Path) -> None:
         assert contents_of(bank) == found
 
 
-@pytest.mark.parametrize("where", [0.001, 0.3, 0.6, 0.99, None], ids=str)
 @pytest.mark.parametrize("behind", [False, True])
-def test_damaged_checkpoint_falls_back(place: Path, where: float | None, behind: bool) -> None:
+def test_damaged_checkpoint_falls_back(place: Path, behind: bool) -> None:
     """When the newest checkpoint is damaged anywhere, or gone, the one before makes the same index."""
     with Bank.create(place) as bank:
         engine_of(bank).journal._segment_bytes_max = 3000  # type: ignore[attr-defined]
@@ -105,15 +104,19 @@ def test_damaged_checkpoint_falls_back(place: Path, where: float | None, behind:
         before, found = rows_of(bank), contents_of(bank)
         stats = bank.stats()
     newest = checkpoints_of(place)[-1]
-    if where is None:
-        newest.unlink()
-    else:
-        flip(newest, int(newest.stat().st_size * where))
-    shutil.rmtree(place / "index")
-    with Bank.open(place) as bank:
-        assert rows_of(bank) == before
-        assert contents_of(bank) == found
-        assert (bank.stats().objects, bank.stats().deleted_objects) == (stats.objects, stats.deleted_objects)
+    whole = newest.read_bytes()
+    for where in (0.001, 0.3, 0.6, 0.99, None):
+        if where is None:
+            newest.unlink()
+        else:
+            newest.chmod(0o644)
+            newest.write_bytes(whole)
+            flip(newest, int(len(whole) * where))
+        shutil.rmtree(place / "index")
+        with Bank.open(place) as bank:
+            assert rows_of(bank) == before
+            assert contents_of(bank) == found
+            assert (bank.stats().objects, bank.stats().deleted_objects) == (stats.objects, stats.deleted_objects)
 
 
 def test_two_damaged_checkpoints_are_told(place: Path) -> None:

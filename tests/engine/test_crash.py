@@ -115,7 +115,7 @@ def run_rounds(program: Start, folder: Path, rounds: int, seed: object) -> None:
 def test_killed_writers_lose_nothing(program: Start, tmp_path: Path) -> None:
     """Of three processes that are killed while they write, each acknowledged change is there, and the next open needs
     nobody's help."""
-    run_rounds(program, tmp_path, 8, "few")
+    run_rounds(program, tmp_path, 4, "few")
 
 
 @pytest.mark.slow

@@ -250,6 +250,8 @@ def test_root_is_never_a_lonely_row() -> None:
 
 
 ROWS = rows_of(100_000)
+UNEDITED = Nodes()
+LEVELS = UNEDITED.levels(UNEDITED.build(ROWS))
 FRESH = LeafRow(hashed(2**40), 5)
 
 
@@ -259,8 +261,8 @@ def test_edit_rewrites_few_nodes(at: int, edit: str) -> None:
     """One chunk changed, added or removed among 100,000 leaves all but a few nodes of each level as they were."""
     edited = ROWS[:at] + ([] if edit == "delete" else [FRESH]) + ROWS[at + (edit != "insert") :]
     nodes = Nodes()
-    before, after = nodes.levels(nodes.build(ROWS)), nodes.levels(nodes.build(edited))
-    assert len(before) == len(after)
-    assert len(before[-1]) > 100
-    for old, new in zip(before, after, strict=True):
+    after = nodes.levels(nodes.build(edited))
+    assert len(LEVELS) == len(after)
+    assert len(LEVELS[-1]) > 100
+    for old, new in zip(LEVELS, after, strict=True):
         assert len(set(new) - set(old)) <= 3

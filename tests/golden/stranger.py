@@ -477,6 +477,7 @@ class Pack:
         need(sum(struct.unpack_from("<I", entry, 8)[0] for entry in self.rows) == raw, "PACKS: raw bytes")
         need((len(table) - 16 * count) % 44 == 0, "table: part of a chunk row")
         self.chunks = list(struct.iter_unpack("<32sIII", table[16 * count :]))
+        self.last_entry: tuple[int, bytes] | None = None
         counts = [struct.unpack_from("<I", entry, 12)[0] for entry in self.rows]
         expected = [number for number, chunks in enumerate(counts) for _ in range(chunks)]
         need([chunk[1] for chunk in self.chunks] == expected, "table: chunk rows out of order")
@@ -484,10 +485,14 @@ class Pack:
             need(size >= 1 and start + size <= struct.unpack_from("<I", self.rows[number], 8)[0], "table: chunk row")
 
     def entry(self, number: int) -> bytes:
-        row = self.rows[number]
-        _, codec, _, _, raw, _ = struct.unpack("<BBHIII", row)
-        message = self.data[self.starts[number] : self.starts[number + 1]]
-        return expanded(codec, raw, self.sealed.opened(LANE_ENTRY, number, message, row))
+        # Neighbouring chunks lie in one entry.
+        if self.last_entry is None or self.last_entry[0] != number:
+            row = self.rows[number]
+            _, codec, _, _, raw, _ = struct.unpack("<BBHIII", row)
+            message = self.data[self.starts[number] : self.starts[number + 1]]
+            plain = expanded(codec, raw, self.sealed.opened(LANE_ENTRY, number, message, row))
+            self.last_entry = number, plain
+        return self.last_entry[1]
 
 
 # --- records (6), the journal (7), checkpoints (10) ------------------------------------------------------------------
