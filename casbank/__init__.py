@@ -25,7 +25,20 @@ from casbank.errors import (
     UnsupportedFormatError,
 )
 from casbank.keys import Keys
-from casbank.model import BankStats, KeyEpoch, KeySlotInfo, ObjectInfo
+from casbank.lease import Lease
+from casbank.model import (
+    BankStats,
+    BlockedSpace,
+    CollectPlan,
+    CollectProgress,
+    CollectReport,
+    KeyEpoch,
+    KeySlotInfo,
+    LastCollection,
+    LeaseInfo,
+    LeaseStatus,
+    ObjectInfo,
+)
 from casbank.world import World
 
 __all__ = [
@@ -33,7 +46,11 @@ __all__ = [
     "Bank",
     "BankStats",
     "Batch",
+    "BlockedSpace",
     "CasbankError",
+    "CollectPlan",
+    "CollectProgress",
+    "CollectReport",
     "ConflictError",
     "CorruptionError",
     "ErrorKind",
@@ -42,7 +59,11 @@ __all__ = [
     "KeyMismatchError",
     "KeySlotInfo",
     "Keys",
+    "LastCollection",
+    "Lease",
     "LeaseError",
+    "LeaseInfo",
+    "LeaseStatus",
     "NotFoundError",
     "ObjectFile",
     "ObjectInfo",

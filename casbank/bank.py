@@ -9,7 +9,7 @@ from __future__ import annotations
 import builtins
 import io
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -18,18 +18,29 @@ from casbank import limits
 from casbank.chunking import parse_profile
 from casbank.config import parse_bank_url
 from casbank.engine.batch import (
+    NOTHING,
     Batch,
     check_expected,
     check_name,
     delete_ops,
     expected_version,
 )
+from casbank.engine.collector import checked_options, collect, default_options, last_collection, make_plan, plan_options
 from casbank.engine.credential import Credential, RecoveryText, credential_of, read_key_file
 from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine, recover_engine
+from casbank.engine.leases import (
+    HeldLease,
+    check_lease_options,
+    describe_lease,
+    parse_lease_id,
+    release_lease,
+    renew_lease,
+)
 from casbank.engine.objectfile import ObjectFile
 from casbank.engine.source import Source
+from casbank.engine.undelete import removed_versions, undelete
 from casbank.engine.verify import verify_index
-from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnlyError
+from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnlyError, UnsupportedFormatError
 from casbank.format import MAJOR, MINOR
 from casbank.format.bank import BankDescriptor
 from casbank.format.descriptor import Descriptor, decode_descriptor, encode_descriptor
@@ -38,7 +49,17 @@ from casbank.format.record import Op, Put
 from casbank.index.tables import NameRow
 from casbank.index.transaction import Snapshot
 from casbank.keys import Keys
-from casbank.model import BankStats, ObjectInfo
+from casbank.lease import Lease
+from casbank.model import (
+    BankStats,
+    CollectPlan,
+    CollectProgress,
+    CollectReport,
+    LastCollection,
+    LeaseInfo,
+    LeaseStatus,
+    ObjectInfo,
+)
 from casbank.sealing.schedule import domain_secret
 from casbank.world import REAL_WORLD, World
 
@@ -203,7 +224,7 @@ class Bank:
         visible.
         """
         engine = self._writable()
-        batch = Batch(engine, limits.INLINE_BYTES_MAX)
+        batch = Batch(engine, limits.INLINE_BYTES_MAX, keeps_sources=True)
         try:
             batch.put(name, data, metadata=metadata, digest=digest, if_absent=if_absent, if_version=if_version)
             version = batch.commit()
@@ -236,8 +257,20 @@ class Bank:
             made[:] = [replace(before, created_ns=engine.world.now_ns())]
             return [Put(target, encode_descriptor(made[0]), expected)]
 
-        version = engine.commit(decide)
+        version = engine.commit(decide, None, NOTHING)
         return _info(target, version, made[0])
+
+    def undelete(self, name: str, version: int | None = None) -> ObjectInfo:
+        """Bring back what was removed from ``name`` or replaced there last, or the given version of it.
+
+        What is there now is replaced, and can be brought back in turn. Raises NotFoundError, of kind NO_OBJECT if
+        there is no such version within the undelete window, GONE if its content has been collected.
+        """
+        check_name(name)
+        if version is not None and (type(version) is not int or version < 1):
+            raise InvalidInputError(f"not a version: {version!r}")
+        made, item = undelete(self._writable(), name, version)
+        return _info(name, made, item)
 
     def batch(self) -> Batch:
         """Several puts and deletes as one: all of them visible and durable when it commits, or none."""
@@ -252,14 +285,21 @@ class Bank:
         """
         if start < 0 or (length is not None and length < 0):
             raise InvalidInputError(f"a range is not negative: start {start}, length {length}")
-        engine = self._current()
-        item = decode_descriptor(self._row(engine, name).descriptor)
-        end = item.size if length is None else min(item.size, start + length)
-        whole = io.BytesIO()
-        for piece in engine.reader.pieces(name, item, start, end):
-            whole.write(piece)
-        # Shares the buffer: no second copy of a large object.
-        return whole.getvalue()
+        while True:
+            engine = self._current()
+            item = decode_descriptor(self._row(engine, name).descriptor)
+            end = item.size if length is None else min(item.size, start + length)
+            whole = io.BytesIO()
+            try:
+                for piece in engine.reader.pieces(name, item, start, end):
+                    whole.write(piece)
+            except NotFoundError as error:
+                # Replaced and collected while it was read: the next version is there, or none.
+                if error.kind is not ErrorKind.GONE:
+                    raise
+                continue
+            # Shares the buffer: no second copy of a large object.
+            return whole.getvalue()
 
     def open_object(self, name: str) -> ObjectFile:
         """The object as a read-only, seekable binary file (a raw one: wrap it in io.BufferedReader for many small
@@ -278,17 +318,34 @@ class Bank:
         return _info(name, row.version, decode_descriptor(row.descriptor))
 
     def list(
-        self, prefix: str = "", *, start_after: str | None = None, limit: int | None = None, reverse: bool = False
+        self,
+        prefix: str = "",
+        *,
+        start_after: str | None = None,
+        limit: int | None = None,
+        reverse: bool = False,
+        deleted: bool = False,
     ) -> Iterator[ObjectInfo]:
         """Objects whose names begin with ``prefix``, in the byte order of their names, or against it.
 
         ``start_after`` is the name behind which to begin, in the direction of the list; ``limit`` the most to return.
-        The list is read a page at a time: each page is the state of one moment, the whole need not be.
+        The list is read a page at a time: each page is the state of one moment, the whole need not be. ``deleted``:
+        the versions that :meth:`undelete` can bring back instead, the newest of each name first.
         """
+        if deleted:
+            if start_after is not None or limit is not None or reverse:
+                raise InvalidInputError("a list of deleted versions is whole and in order")
+            return self._removed(self._current(), prefix)
         if limit is not None and limit < 0:
             raise InvalidInputError(f"limit is not negative: {limit}")
         bounds = [_encoded(text) for text in (prefix, start_after or "")]
         return self._pages(self._current(), bounds[0], bounds[1] if start_after else None, limit, reverse)
+
+    def _removed(self, engine: Engine, prefix: str) -> Iterator[ObjectInfo]:
+        _encoded(prefix)
+        for stone in removed_versions(engine, prefix):
+            info = _info(stone.name.decode(), stone.version, decode_descriptor(stone.descriptor))
+            yield replace(info, removed_ns=stone.removed_ns)
 
     def _pages(
         self, engine: Engine, prefix: bytes, after: bytes | None, limit: int | None, reverse: bool
@@ -321,6 +378,98 @@ class Bank:
         """The names, in byte order."""
         return (info.name for info in self.list())
 
+    # --- leases and collection ---------------------------------------------------------------------------------
+
+    def acquire_lease(
+        self,
+        owner: str,
+        ttl_s: float = limits.LEASE_TTL_S_DEFAULT,
+        kind: str = "client",
+        pins: Sequence[str] = (),
+        note: str = "",
+        *,
+        tied_to_process: bool = True,
+    ) -> Lease:
+        """Say that ``owner`` lives, for ``ttl_s`` seconds unless renewed.
+
+        ``kind`` is "client" (protects nothing), "read" (holds back physical deletes of what is swept later) or "pin",
+        which keeps the versions that the names ``pins`` have now, whatever becomes of the names. A lease that has
+        expired is ended by the next collection, after a margin for skewed clocks, and at once if its process is known
+        to be dead; not so if it is not ``tied_to_process``, because others will renew it. Raises NotFoundError for a
+        pinned name that is absent, InvalidInputError.
+        """
+        check_lease_options(owner, ttl_s, kind, pins, note)
+        for name in pins:
+            check_name(name)
+        engine = self._writable()
+        held = HeldLease(
+            engine.commit, engine.world, owner, ttl_s=ttl_s, kind=kind, note=note, tied_to_process=tied_to_process
+        )
+
+        def check(now: Snapshot) -> None:
+            for name in pins:
+                _required(now, name)
+
+        held.acquire(pins, check)
+        return Lease(held, engine.leases, engine.in_child)
+
+    def check_lease(self, lease_id: str) -> LeaseStatus:
+        """Whether a lease lives, and how many seconds are left of it. InvalidInputError for what is no id."""
+        engine = self._current()
+        with engine.follower.read() as snapshot:
+            row = snapshot.lease(parse_lease_id(lease_id))
+        return LeaseStatus(None if row is None else (row.expires_ns - engine.world.now_ns()) / 1e9)
+
+    def renew_lease(self, lease_id: str, ttl_s: float = limits.LEASE_TTL_S_DEFAULT) -> None:
+        """Extend a lease by its id alone, from whichever process. LeaseError (kind LEASE_LOST) if it has ended."""
+        renew_lease(self._writable(), parse_lease_id(lease_id), ttl_s)
+
+    def release_lease(self, lease_id: str) -> None:
+        """End a lease by its id alone. LeaseError (kind LEASE_UNKNOWN) if it has ended, or never was."""
+        release_lease(self._writable(), parse_lease_id(lease_id))
+
+    def leases(self) -> builtins.list[LeaseInfo]:
+        """All living leases, the oldest first."""
+        engine = self._current()
+        with engine.follower.read() as snapshot:
+            rows = [(row, sum(1 for _ in snapshot.pins(row.id))) for row in snapshot.leases()]
+        return sorted((describe_lease(row, pins) for row, pins in rows), key=lambda info: info.seq)
+
+    def plan_collection(
+        self,
+        keep_deleted_s: int | None = None,
+        reader_grace_s: float = limits.READER_GRACE_S_DEFAULT,
+        *,
+        budget_bytes: int | None = None,
+        budget_s: float | None = None,
+        force: bool = False,
+    ) -> CollectPlan:
+        """What a collection would do now, and what keeps it from doing more. Nothing is changed.
+
+        ``keep_deleted_s``: how long removed versions are kept, None for the bank's own window; ``reader_grace_s``: how
+        long swept packs stay for slow readers; ``budget_bytes``: plain bytes that are copied at most; ``budget_s``:
+        seconds after which no more is begun; ``force``: collect even if suspiciously much belongs to nothing.
+
+        Raises CorruptionError if a tree is not whole or the journal is not the newest, ConflictError.
+        """
+        engine = self._current()
+        keep_s = engine.descriptor.keep_deleted_s if keep_deleted_s is None else keep_deleted_s
+        return make_plan(engine, checked_options(keep_s, reader_grace_s, budget_bytes, budget_s, force=force))
+
+    def collect(
+        self, plan: CollectPlan | None = None, *, progress: Callable[[CollectProgress], None] | None = None
+    ) -> CollectReport:
+        """Free what nothing reaches, by the choices of a plan (None: the defaults). Nobody waits for it.
+
+        What was written since the plan is taken into account. Several collections at once are safe, and so is a kill
+        at any step. Raises what :meth:`plan_collection` does, StoreError, ReadOnlyError.
+        """
+        engine = self._writable()
+        if engine.descriptor.collector_compatible:
+            raise UnsupportedFormatError("the bank has a feature that this casbank cannot collect")
+        options = default_options(engine) if plan is None else plan_options(plan)
+        return collect(engine, options, progress)
+
     # --- the bank itself ---------------------------------------------------------------------------------------
 
     @property
@@ -335,6 +484,7 @@ class Bank:
         with engine.follower.read() as snapshot:
             state = snapshot.state() or engine.follower.seen
             packs, chunks, deleted = (snapshot.count(table) for table in ("pack", "chunk", "tombstone"))
+        last = last_collection(engine)
         return BankStats(
             bank_id=descriptor.bank_id.hex(),
             format=f"{MAJOR}.{MINOR}",
@@ -353,6 +503,9 @@ class Bank:
             journal_bytes=engine.journal.bytes_held(),
             index_bytes=engine.follower.index_bytes,
             version=state.seq,
+            last_collection=None
+            if last is None
+            else LastCollection(last.time_ns, last.freed_bytes, last.live_bytes, last.dead_bytes, last.is_complete),
         )
 
     def refresh(self) -> None:

@@ -32,6 +32,9 @@ class ErrorKind(StrEnum):
     INDEX_VALUE = "index-value"
     KEY_SLOT = "key-slot"
     KEYRING = "keyring"
+    # LeaseError
+    LEASE_LOST = "lease-lost"
+    LEASE_UNKNOWN = "lease-unknown"
     # KeyMismatchError
     KEY_WRONG = "key-wrong"
     KEY_MISSING = "key-missing"

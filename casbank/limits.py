@@ -94,6 +94,35 @@ KEYRING_BYTES_MAX = 1 * MIB
 # Keyrings that are read at most: official ones, and what rotations left that lost a race or died.
 KEYRINGS_MAX = 2 * KEY_EPOCHS_MAX
 
+# --- leases and collection ---------------------------------------------------------------------------------------
+
+# Karbor's defaults.
+LEASE_TTL_S_DEFAULT = 600
+# A year: who needs longer renews.
+LEASE_TTL_S_MAX = 366 * 86_400
+LEASE_TEXT_BYTES_MAX = 1 * KIB
+# Two hosts' wall clocks may differ by so much before a living lease is fenced by mistake; which costs work, never data.
+LEASE_MARGIN_S = 300
+# What one LEASE operation pins at most; more goes into the next one.
+LEASE_PINS_MAX = 4096
+# A put that has read so much holds a lease and pins what it relies on; one that has read less reads its sources again.
+UNPINNED_BYTES_MAX = 64 * MIB
+# A stream of no more than this is kept in memory until it is committed, and needs no lease.
+STREAM_KEPT_BYTES_MAX = 8 * MIB
+READER_GRACE_S_DEFAULT = 3600
+# Packs that are named in one SWEEP record: other writers wait while its rows are removed.
+SWEEP_PACKS_MAX = 32
+SWEEP_CHUNKS_MAX = 2**15
+# Rewriting is worth it from this share of dead bytes on, and goes on until no more than that share is left. With a
+# third dead of each pack of three large objects, 0.40 would leave two thirds of a bank of which half was removed.
+REWRITE_DEAD_SHARE = 0.25
+DEAD_SHARE_LEFT = 0.05
+# So many small packs must fit into one before they are merged.
+MERGE_PACKS_MIN = 8
+# An orphan is swept when it is older than this; more of them than that share of all packs is a wrong journal.
+ORPHAN_AGE_S = 86_400
+ORPHAN_SHARE_MAX = 0.10
+
 # --- index -------------------------------------------------------------------------------------------------------
 
 # LMDB keys end at 511 bytes; longer names share a bucket.

@@ -7,7 +7,7 @@ Rule 2: what is shown to people has no control characters: a name must not move 
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
@@ -62,10 +62,11 @@ class Console:
         """The answer as JSON."""
         self.answer(json.dumps(value, indent=2))
 
-    def table(self, rows: Mapping[str, object]) -> None:
+    def table(self, rows: Mapping[str, object] | Sequence[tuple[str, object]]) -> None:
         """The answer as lines of a label and a value."""
-        width = max(len(label) for label in rows)
-        for label, value in rows.items():
+        pairs = list(rows.items() if isinstance(rows, Mapping) else rows)
+        width = max((len(label) for label, _ in pairs), default=0)
+        for label, value in pairs:
             self.answer(f"{label:<{width}}  {printable(str(value))}")
 
 

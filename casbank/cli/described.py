@@ -2,11 +2,13 @@
 
 import base64
 
+from casbank.cli.sizes import moment
 from casbank.model import ObjectInfo
 
 
 def described(info: ObjectInfo) -> dict[str, object]:
-    """What ``--json`` shows of an object."""
+    """What ``--json`` shows of an object; ``removed`` of a removed version only."""
+    removed = {} if info.removed_ns is None else {"removed": moment(info.removed_ns).isoformat()}
     return {
         "name": info.name,
         "size": info.size,
@@ -15,6 +17,7 @@ def described(info: ObjectInfo) -> dict[str, object]:
         "version": info.version,
         "created": info.created.isoformat(),
         "metadata": {key: _value(value) for key, value in info.metadata.items()},
+        **removed,
     }
 
 

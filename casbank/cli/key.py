@@ -1,7 +1,5 @@
 """``casbank key``: what opens an encrypted bank, and the epochs in which it is sealed."""
 
-import string
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -9,18 +7,17 @@ import click
 from casbank.bank import Bank
 from casbank.cli.console import Console, printable
 from casbank.cli.given_key import GivenKey
+from casbank.cli.id_digits import id_digits, matching
 from casbank.cli.key_options import NEW, key_options
 from casbank.cli.new_key import read_new_key
 from casbank.cli.opening import open_bank
 from casbank.cli.private_file import write_private_file
 from casbank.cli.recovery_text import STDIN, read_recovery, written_recovery
-from casbank.cli.sizes import human_time
+from casbank.cli.sizes import human_time, moment
 from casbank.cli.verb import verb
 from casbank.errors import ErrorKind, NotFoundError
 from casbank.model import KeyEpoch, KeySlotInfo
 
-# Fewer are a slip of the finger, and what they name today may be another slot tomorrow.
-_PREFIX_DIGITS_MIN = 4
 _STDOUT = "-"
 
 
@@ -40,11 +37,11 @@ def ls(console: Console, bank: str) -> None:
         console.document({"slots": [_slot(slot) for slot in slots], "epochs": [_epoch(epoch) for epoch in epochs]})
         return
     for slot in slots:
-        line = f"slot   {slot.id}  {slot.source:<10}  {human_time(_moment(slot.created_ns))}  {printable(slot.label)}"
+        line = f"slot   {slot.id}  {slot.source:<10}  {human_time(moment(slot.created_ns))}  {printable(slot.label)}"
         console.answer(line.rstrip())
     for epoch in epochs:
         state = "current" if epoch.is_current else "retired" if epoch.is_retired else ""
-        console.answer(f"epoch  {epoch.number}  {human_time(_moment(epoch.created_ns))}  {state}".rstrip())
+        console.answer(f"epoch  {epoch.number}  {human_time(moment(epoch.created_ns))}  {state}".rstrip())
 
 
 @command.command()
@@ -89,25 +86,16 @@ def rm(console: Console, bank: str, slot: str) -> None:
 
     The last one cannot be removed. Who has a copy of the slot and what opened it can still read copies of the bank.
     """
-    digits = slot.lower()
-    if len(digits) < _PREFIX_DIGITS_MIN or not set(digits) <= set(string.hexdigits):
-        raise click.UsageError(f"SLOT is 4 or more digits of a slot's id, as 'casbank key ls' shows it, not {slot!r}.")
+    digits = id_digits(slot, "SLOT", "'casbank key ls'")
     with open_bank(console, bank) as opened:
-        slot_id = _matching(opened, digits)
+        slot_id = matching([found.id for found in opened.keys.slots()], digits)
+        if slot_id is None:
+            raise NotFoundError("no such key slot", kind=ErrorKind.NO_KEY, slot=digits)
         opened.keys.remove(slot_id)
     if console.json:
         console.document({"removed": slot_id})
     else:
         console.say(f"removed key slot {slot_id}")
-
-
-def _matching(bank: Bank, digits: str) -> str:
-    found = [slot.id for slot in bank.keys.slots() if slot.id.startswith(digits)]
-    if not found:
-        raise NotFoundError("no such key slot", kind=ErrorKind.NO_KEY, slot=digits)
-    if len(found) > 1:
-        raise click.UsageError(f"The ids of {len(found)} key slots begin with {digits}: {', '.join(found)}.")
-    return found[0]
 
 
 @command.command()
@@ -169,18 +157,14 @@ def _slot(slot: KeySlotInfo) -> dict[str, object]:
         "id": slot.id,
         "source": slot.source,
         "label": slot.label,
-        "created": _moment(slot.created_ns).isoformat(),
+        "created": moment(slot.created_ns).isoformat(),
     }
 
 
 def _epoch(epoch: KeyEpoch) -> dict[str, object]:
     return {
         "number": epoch.number,
-        "created": _moment(epoch.created_ns).isoformat(),
+        "created": moment(epoch.created_ns).isoformat(),
         "current": epoch.is_current,
         "retired": epoch.is_retired,
     }
-
-
-def _moment(nanoseconds: int) -> datetime:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC)

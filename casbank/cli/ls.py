@@ -12,7 +12,7 @@ import click
 from casbank.cli.console import Console, printable
 from casbank.cli.described import described
 from casbank.cli.opening import open_bank
-from casbank.cli.sizes import human_bytes, human_time
+from casbank.cli.sizes import human_bytes, human_time, moment
 from casbank.cli.verb import verb
 from casbank.model import ObjectInfo
 
@@ -24,6 +24,11 @@ from casbank.model import ObjectInfo
 @click.option("--limit", type=click.IntRange(min=0), metavar="N", help="Show at most so many.")
 @click.option("--reverse", is_flag=True, help="From the last name to the first.")
 @click.option("--long", "is_long", is_flag=True, help="Show sizes and times too.")
+@click.option(
+    "--deleted",
+    is_flag=True,
+    help="List removed and replaced versions that 'casbank undelete' can bring back, the newest of a name first.",
+)
 @verb
 def command(
     console: Console,
@@ -34,14 +39,20 @@ def command(
     limit: int | None,
     reverse: bool,
     is_long: bool,
+    deleted: bool,
 ) -> None:
     """List the objects of BANK whose names begin with PREFIX, in the byte order of their names.
 
     A terminal is shown names with control characters escaped; a pipe or a file gets them as they are. With --json,
     the document is an array, and metadata that is bytes is {"base64": "..."}.
+
+    With --deleted, a line is a version, its size, when it was removed and its name; with --long, when it was created
+    and its etag too.
     """
+    if deleted and (start_after is not None or limit is not None or reverse):
+        raise click.UsageError("--deleted lists everything below PREFIX: no --start-after, no --limit, no --reverse.")
     with open_bank(console, bank, read_only=True) as opened:
-        found = opened.list(prefix, start_after=start_after, limit=limit, reverse=reverse)
+        found = opened.list(prefix, start_after=start_after, limit=limit, reverse=reverse, deleted=deleted)
         if console.json:
             _write_array(console, found)
         else:
@@ -62,4 +73,13 @@ def _write_lines(console: Console, found: Iterable[ObjectInfo], *, is_long: bool
     on_terminal = sys.stdout.isatty()
     for info in found:
         name = printable(info.name) if on_terminal else info.name
-        console.answer(f"{human_bytes(info.size):>10}  {human_time(info.created)}  {name}" if is_long else name)
+        console.answer("  ".join([*_fields(info, is_long=is_long), name]))
+
+
+def _fields(info: ObjectInfo, *, is_long: bool) -> list[str]:
+    """What stands before a name."""
+    size, created = f"{human_bytes(info.size):>10}", human_time(info.created)
+    if info.removed_ns is None:
+        return [size, created] if is_long else []
+    removed = [f"{info.version:>8}", size, human_time(moment(info.removed_ns))]
+    return [*removed, created, info.etag] if is_long else removed

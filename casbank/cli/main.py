@@ -24,8 +24,11 @@ VERBS = {
     "ls": "List objects.",
     "stat": "Show what is known of an object.",
     "rm": "Remove objects.",
+    "undelete": "Bring back what was removed or replaced.",
     "cp": "Give an object's content a second name.",
     "info": "Show a bank's sizes and counts.",
+    "gc": "Free what nothing needs any more.",
+    "lease": "List, acquire, renew and release leases.",
     "key": "Show, add, remove, rotate and export a bank's keys.",
     "index": "Rebuild, drop or verify a bank's index.",
     "version": "Show the versions of casbank and of what it stands on.",
@@ -59,9 +62,9 @@ class Verbs(click.Group):
 @click.command(
     cls=Verbs,
     subcommand_metavar="VERB BANK ...",
-    epilog="Exit codes: 0 done, 1 unexpected failure, 2 wrong usage, 3 no such bank or object, 4 damaged data, 6 a "
-    "disk or store failed, 7 no key or a wrong one, 8 a newer format, 9 read-only, 10 exists already or changed "
-    "meanwhile, 11 a part of a recursive verb's work failed, 12 outcome unknown, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 unexpected failure, 2 wrong usage, 3 no such bank or object, 4 damaged data, 5 a "
+    "lease has ended, 6 a disk or store failed, 7 no key or a wrong one, 8 a newer format, 9 read-only, 10 exists "
+    "already or changed meanwhile, 11 a part of a recursive verb's work failed, 12 outcome unknown, 130 interrupted.",
 )
 @click.version_option(package_name="casbank", message="casbank %(version)s")
 def command() -> None:

@@ -3,9 +3,13 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from casbank.cli.console import Console, printable
+from casbank.model import CollectProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 Advance: TypeAlias = Callable[[int], None]
 """To be told how many bytes more were done."""
@@ -17,15 +21,43 @@ _LABEL_CHARS = 24
 @contextmanager
 def progress(console: Console, label: str, total: int | None = None) -> Iterator[Advance]:
     """Shows how many of ``total`` bytes (None: not known) were done, while the context lasts."""
+    with _bars(console) as shown:
+        if shown is None:
+            yield untold
+        else:
+            task = shown.add_task(printable(label)[-_LABEL_CHARS:], total=total)
+            yield lambda count: shown.advance(task, count)
+
+
+@contextmanager
+def collecting(console: Console) -> Iterator[Callable[[CollectProgress], None]]:
+    """The same for a collection, which tells what it does."""
+    with _bars(console) as shown:
+        if shown is None:
+            yield lambda event: None  # noqa: ARG005 - nobody looks
+        else:
+            task = shown.add_task("mark", total=None)
+            yield lambda event: shown.update(
+                # A collection that has copied more than it could free yet has freed less than nothing.
+                task,
+                description=event.step,
+                completed=max(0, event.done_bytes),
+                total=max(1, event.total_bytes),
+            )
+
+
+@contextmanager
+def _bars(console: Console) -> "Iterator[Progress | None]":
+    """Where bars are drawn; None if nobody would see them."""
     if console.quiet or not sys.stderr.isatty():
-        yield untold
+        yield None
         return
     try:
         # Takes longer to import than most verbs to run.
         from rich import progress as bars  # noqa: PLC0415 - imported late
         from rich.console import Console as Terminal  # noqa: PLC0415 - imported late
     except ImportError:
-        yield untold
+        yield None
         return
     columns = (
         bars.TextColumn("{task.description}", markup=False),
@@ -35,8 +67,7 @@ def progress(console: Console, label: str, total: int | None = None) -> Iterator
     )
     # Standard output is not rich's to redirect: contents go there.
     with bars.Progress(*columns, console=Terminal(stderr=True), transient=True, redirect_stdout=False) as shown:
-        task = shown.add_task(printable(label)[-_LABEL_CHARS:], total=total)
-        yield lambda count: shown.advance(task, count)
+        yield shown
 
 
 def untold(count: int) -> None:

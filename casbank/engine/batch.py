@@ -5,16 +5,18 @@ Rule 2: a source that fails leaves the batch usable, without that object; the la
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 
 from casbank import limits
 from casbank.engine.commit import RECORD_OPS_BYTES_MAX
 from casbank.engine.engine import Engine
-from casbank.engine.source import Source, open_source
+from casbank.engine.rules import Reliance, Stale
+from casbank.engine.source import Reader, Source, keep, open_source, repeatable
 from casbank.engine.writer import PendingObject, Session
-from casbank.errors import AlreadyExistsError, ConflictError, ErrorKind, InvalidInputError, NotFoundError
+from casbank.errors import AlreadyExistsError, ConflictError, ErrorKind, InvalidInputError, LeaseError, NotFoundError
 from casbank.format import messages
 from casbank.format.descriptor import Descriptor, encode_descriptor
 from casbank.format.record import Delete, Op, Packs, Put
@@ -23,6 +25,8 @@ from casbank.index.transaction import Snapshot
 # What a name's operation takes in a record beside its name, metadata and inline content.
 _OP_OVERHEAD_BYTES = 160
 MUST_NOT_EXIST = 0
+NOTHING = Reliance((), 0)
+"""What a request relies on whose objects are inline, or are copies of what it read in the state that it follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +39,29 @@ class _Removal:
 class _Storing:
     item: PendingObject
     expected: int | None
+    # How to read its content once more; None where that is not needed any more, or cannot be done.
+    again: Callable[[], Reader] | None
+    # What was found when it was read first, if it was read twice.
+    before: PendingObject | None = None
     descriptor: Descriptor | None = None
 
 
 class Batch:
     """Made by ``Bank.batch()``; a context manager that commits, or abandons everything if an exception leaves it."""
 
-    def __init__(self, engine: Engine, inline_max: int = limits.INLINE_BATCH_BYTES_MAX) -> None:
+    def __init__(
+        self, engine: Engine, inline_max: int = limits.INLINE_BATCH_BYTES_MAX, *, keeps_sources: bool = False
+    ) -> None:
+        """``keeps_sources``: the caller of ``put`` waits for the commit, and leaves the source alone until then."""
         self._engine = engine
         self._inline_max = inline_max
+        self._keeps_sources = keeps_sources
         self._changes: dict[str, _Storing | _Removal] = {}
         self._sizes: dict[str, int] = {}
         self._size = 0
         self._session: Session | None = None
         self._mutex = threading.RLock()
+        self._is_reading = False
         self._done = False
         self.version: int | None = None
 
@@ -68,13 +81,11 @@ class Batch:
         known = checked_metadata(metadata)
         with self._mutex:
             self._check_open()
-            reader = open_source(data)
-            try:
-                item = self._open_session().add(reader, known, digest=digest)
-            finally:
-                reader.close()
+            with self._reading():
+                storing = self._store(data, known, expected, digest=digest)
+            item = storing.item
             inline = 0 if item.inline is None else len(item.inline)
-            self._note(name, _Storing(item, expected), inline + (len(messages.encode(known)) if known else 0))
+            self._note(name, storing, inline + (len(messages.encode(known)) if known else 0))
 
     def delete(self, name: str, *, missing_ok: bool = False, if_version: int | None = None) -> None:
         """Remove an object when the batch commits; arguments as in ``Bank.delete``."""
@@ -106,12 +117,36 @@ class Batch:
         with self._mutex:
             self._check_open()
             self._done = True
-            session = self._session
-            packs = [] if session is None else session.finish()
-            contents = {} if session is None else session.contents
-            self._describe()
-            self.version = self._engine.commit(lambda now: self._decide(now, packs), contents)
+            try:
+                self.version = self._commit_twice()
+            except BaseException:
+                self.abandon()
+                raise
             return self.version
+
+    def _commit_twice(self) -> int:
+        try:
+            return self._commit()
+        except Stale:
+            # Some of what was stored before had been swept. Under a lease that cannot happen a second time.
+            self._begin_anew()
+        try:
+            return self._commit()
+        except Stale:
+            raise _lost_lease() from None
+
+    def _commit(self) -> int:
+        session = self._session
+        if session is None:
+            return self._engine.commit(lambda now: self._decide(now, []), {}, NOTHING)
+        packs = session.finish()
+        holding = session.holding
+        self._describe()
+        version = self._engine.commit(
+            lambda now: [*self._decide(now, packs), *holding.closing_ops(now)], session.contents, holding.reliance
+        )
+        holding.end(released=True)
+        return version
 
     def descriptor(self, name: str) -> Descriptor:
         """What was stored under a name, once committed."""
@@ -137,6 +172,92 @@ class Batch:
             self.abandon()
         elif not self._done:
             self.commit()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        if self._is_reading:
+            raise InvalidInputError("a source cannot put into the batch that is reading it")
+        self._is_reading = True
+        try:
+            yield
+        finally:
+            self._is_reading = False
+
+    # --- what is read, and read again --------------------------------------------------------------------------
+
+    def _store(self, data: Source, metadata: dict[str, str | bytes], expected: int | None, *, digest: bool) -> _Storing:
+        """Read a source into the session; how to do so once more, should what it relies on be swept meanwhile."""
+        again = repeatable(data, keeps=self._keeps_sources)
+        if again is not None:
+            try:
+                return self._forgetful(data, self._add(again, metadata, expected, digest=digest))
+            except Stale:
+                self._begin_anew()
+            try:
+                return self._forgetful(data, self._add(again, metadata, expected, digest=digest))
+            except Stale:
+                raise _lost_lease() from None
+        reader = open_source(data)
+        try:
+            reader, kept = keep(reader, limits.STREAM_KEPT_BYTES_MAX)
+            if kept is not None:
+                return self._store(kept, metadata, expected, digest=digest)
+            self._secure()
+            return _Storing(self._open_session().add(reader, metadata, digest=digest), expected, None)
+        except Stale:
+            raise _lost_lease() from None
+        finally:
+            reader.close()
+
+    def _forgetful(self, data: Source, storing: _Storing) -> _Storing:
+        """Under a lease a batch does not hold on to bytes that its caller may want to let go of."""
+        if isinstance(data, bytes) and not self._keeps_sources and self._open_session().is_secured:
+            storing.again = None
+        return storing
+
+    def _add(
+        self, again: Callable[[], Reader], metadata: Mapping[str, str | bytes], expected: int | None, *, digest: bool
+    ) -> _Storing:
+        reader = again()
+        try:
+            item = self._open_session().add(reader, metadata, digest=digest)
+        finally:
+            reader.close()
+        return _Storing(item, expected, again)
+
+    def _secure(self) -> None:
+        """Hold a lease from here on. What was stored under none is stored again if some of it is gone."""
+        try:
+            self._open_session().secure()
+        except Stale:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """Read everything once more, under a lease: what the session relied on was swept.
+
+        If that fails the batch is of no further use: what it says of the others is not stored any more.
+        """
+        old, self._session = self._session, None
+        if old is not None:
+            old.abandon()
+        try:
+            self._open_session().secure()
+            for change in self._changes.values():
+                if isinstance(change, _Storing) and change.item.inline is None:
+                    self._read_again(change)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _read_again(self, change: _Storing) -> None:
+        before = change.item
+        if change.again is None:
+            raise _lost_lease()
+        try:
+            made = self._add(change.again, before.metadata, change.expected, digest=before.digest is not None)
+        except Stale:
+            raise _lost_lease() from None
+        change.item, change.before = made.item, before
 
     def _open_session(self) -> Session:
         if self._session is None:
@@ -165,6 +286,7 @@ class Batch:
         chunk_id = self._engine.resources.ids.chunk
         for change in self._changes.values():
             if isinstance(change, _Storing):
+                _check_same(change)
                 inline_id = b"" if change.item.inline is None else chunk_id(change.item.inline)
                 change.descriptor = change.item.descriptor(inline_id, created_ns)
 
@@ -178,6 +300,23 @@ class Batch:
                 assert change.descriptor is not None
                 ops.append(Put(name, encode_descriptor(change.descriptor), change.expected))
         return ops
+
+
+def _check_same(change: _Storing) -> None:
+    before, after = change.before, change.item
+    if before is None:
+        return
+    # The first reading may have ended before everything was hashed.
+    if before.size != after.size or (before.tree is not None and before.tree != after.tree):
+        raise ConflictError("a source changed between two readings", kind=ErrorKind.SOURCE_CHANGED)
+
+
+def _lost_lease() -> LeaseError:
+    return LeaseError(
+        "the lease was lost, and with it what was stored before; a stream, or what a long batch has let go of, cannot "
+        "be read again",
+        kind=ErrorKind.LEASE_LOST,
+    )
 
 
 def delete_ops(now: Snapshot, name: str, expected: int | None, *, missing_ok: bool) -> list[Op]:

@@ -8,6 +8,8 @@ Both directions use the same rows:
 
     CONFIG      [key, value]
     PACKS       [number, id, kind, length, hash, entries, raw]                   by number
+    LEASES      [id, seq, acquired ns, expires ns, owner, kind, note, [[pack id or name, since], ...]]
+    SWEPT       [pack id, seq, swept ns, length, 1 for an orphan]                by id
     NAMES       [name, version, descriptor]                                      by name
     TOMBSTONES  [removed seq, ordinal, name, version, descriptor, removed ns]    by the first two
     STATE       [seq, hash, next pack, objects, logical, unique, stored, journal bytes], one row, last
@@ -17,18 +19,20 @@ import mmap
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, NamedTuple
 
 from blake3 import blake3
 
 from casbank import limits
+from casbank.engine.bankstate import BankState
 from casbank.engine.sorting import ExternalSorter, Row
-from casbank.errors import CorruptionError, ErrorKind, NotFoundError, StoreError, UnsupportedFormatError
+from casbank.errors import CorruptionError, ErrorKind, NotFoundError, StoreError
 from casbank.format.checkpoint import (
     BLOCK_HEAD_BYTES,
+    SECTION_ORDER,
     Block,
     Section,
     decode_block,
@@ -38,23 +42,10 @@ from casbank.format.checkpoint import (
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.header import HEADER_BYTES, Kind, sequence_id
 from casbank.format.messages import encode
-from casbank.format.record import Checkpointed, Config, Delete, First, Keyring, Noop, Op, Packs, Put, Record, pack_info
+from casbank.format.record import Checkpointed, Delete, Put, pack_info
 from casbank.format.seal import FileSeal, Sealing
-from casbank.index.apply import (
-    EMPTY,
-    FIRST_KEY,
-    KEYRING_KEY,
-    RESERVED_KEYS,
-    Applied,
-    Contents,
-    ContentsOf,
-    check_epoch,
-    check_next_keyring,
-    chunk_rows,
-    keyring_value,
-    official_keyring,
-)
-from casbank.index.tables import NameRow, PackRow, State, Tombstone
+from casbank.index.apply import Applied, Contents, ContentsOf, chunk_rows
+from casbank.index.tables import LeaseRow, NameRow, PackRow, PinRow, State, SweptRow, Tombstone
 from casbank.index.transaction import Edit
 from casbank.index.view import View
 from casbank.model import Location, PackInfo
@@ -94,11 +85,11 @@ class CheckpointFiles:
 
         Raises StoreError if there is no room, CorruptionError if what was read or written is damaged.
         """
-        merge = _Merge(self, before)
+        merge = Merge(self, before)
         try:
             for record in records:
                 merge.add(record)
-            seq = merge.state.seq
+            seq = merge.bank.state.seq
             seal = self.sealing.create(Kind.CHECKPOINT, sequence_id(seq), salt)
             with tempfile.TemporaryFile(dir=self.scratch) as file:
                 digest = _BlockWriter(file, seal).write(merge.sections())
@@ -119,15 +110,16 @@ class CheckpointFiles:
         """The blocks of a checkpoint, each checked; the file's hash and end are checked behind the last."""
         reader = _Reader(self.store, checkpoint.name)
         seal = self.sealing.open(reader.take(HEADER_BYTES), Kind.CHECKPOINT, sequence_id(checkpoint.seq))
-        number, section, final = 0, Section.CONFIG, False
+        number, rank, final = 0, 0, False
         while not final:
             head = reader.take(BLOCK_HEAD_BYTES)
             block = decode_block(seal, number, head, reader.take(decode_block_head(head).stored))
-            if block.section < section or not block.rows:
+            before, rank = rank, SECTION_ORDER.index(block.section)
+            if rank < before or not block.rows:
                 raise CorruptionError("checkpoint's sections are out of order", kind=ErrorKind.CHECKPOINT)
             yield block
-            number, section, final = number + 1, block.section, block.final
-        if section is not Section.STATE or len(block.rows) != 1 or block.rows[0][0] != checkpoint.seq:
+            number, final = number + 1, block.final
+        if block.section is not Section.STATE or len(block.rows) != 1 or block.rows[0][0] != checkpoint.seq:
             raise CorruptionError("checkpoint does not end with its state", kind=ErrorKind.CHECKPOINT)
         if reader.digest() != reader.take(_HASH_BYTES) or reader.hash_so_far != checkpoint.file_hash:
             raise CorruptionError("checkpoint fails its hash", kind=ErrorKind.CHECKPOINT, checkpoint=checkpoint.name)
@@ -206,26 +198,17 @@ class _BlockWriter:
         self._file.write(data)
 
 
-class _Merge:
-    """The state after some records: the checkpoint before, and what they change."""
+class Merge:
+    """The state after some records: the checkpoint before, and what they change. To be closed."""
 
     def __init__(self, files: CheckpointFiles, before: Checkpointed | None) -> None:
         self._files = files
         self._before = before
-        self.state = EMPTY
+        self.bank = BankState()
         self._changes = ExternalSorter(files.scratch)
         self._fallen = ExternalSorter(files.scratch)
-        self._packs: list[Row] = []
-        self._config: dict[str, Any] = {}
         for block in () if before is None else files.blocks(before):
-            match block.section:
-                case Section.PACKS:
-                    self._packs += block.rows
-                case Section.CONFIG:
-                    self._config.update((key, value) for key, value in block.rows)
-                case Section.STATE:
-                    self.state = State(*block.rows[-1])
-        self._pack_ids = {row[1] for row in self._packs}
+            self.bank.load(block)
 
     def close(self) -> None:
         self._changes.close()
@@ -233,72 +216,46 @@ class _Merge:
 
     def add(self, applied: Applied) -> None:
         """Take the next record."""
-        record, state = applied.record, self.state
-        if record.seq != state.seq + 1 or record.previous != state.hash:
-            raise CorruptionError("the journal's chain is broken", kind=ErrorKind.JOURNAL, record=record.seq)
-        check_epoch(applied, self._keyring())
-        journal_bytes = state.journal_bytes + applied.length
-        self.state = state._replace(seq=record.seq, hash=applied.hash, journal_bytes=journal_bytes)
+        self.bank.apply(applied)
+        record = applied.record
         for ordinal, op in enumerate(record.ops):
-            self._take(record, ordinal, op)
-
-    def _take(self, record: Record, ordinal: int, op: Op) -> None:
-        match op:
-            case Put():
-                row = [op.name, record.seq, ordinal, record.time_ns, op.descriptor]
-                self._changes.add(row, len(op.descriptor) + len(op.name))
-            case Delete():
-                self._changes.add([op.name, record.seq, ordinal, record.time_ns, None], len(op.name))
-            case Packs():
-                for info in op.packs:
-                    self._publish(info)
-            case Keyring():
-                check_next_keyring(op, self._keyring(), record.seq)
-                self._config[KEYRING_KEY] = keyring_value(op)
-            case Config() if op.key not in RESERVED_KEYS:
-                self._config[op.key] = op.value
-            case First():
-                self._config[FIRST_KEY] = op.bank_hash
-            case Noop() | Checkpointed():
-                pass
-            case _:
-                raise UnsupportedFormatError(f"record {record.seq} has an operation that cannot be checkpointed")
-
-    def _keyring(self) -> Keyring | None:
-        return official_keyring(self._config.get(KEYRING_KEY))
-
-    def _publish(self, info: PackInfo) -> None:
-        if info.id in self._pack_ids:
-            return
-        state = self.state
-        self._pack_ids.add(info.id)
-        self._packs.append([state.next_pack, *info])
-        self.state = state._replace(
-            next_pack=state.next_pack + 1,
-            unique_bytes=state.unique_bytes + info.raw,
-            stored_bytes=state.stored_bytes + info.length,
-        )
+            match op:
+                case Put():
+                    row = [op.name, record.seq, ordinal, record.time_ns, op.descriptor]
+                    self._changes.add(row, len(op.descriptor) + len(op.name))
+                case Delete():
+                    self._changes.add([op.name, record.seq, ordinal, record.time_ns, None], len(op.name))
 
     def sections(self) -> Iterator[tuple[Section, Row]]:
-        """Every row of the new checkpoint, in the order of the format."""
-        for item in sorted(self._config.items()):
+        """Every row of the new checkpoint, in the order of the format; once."""
+        for item in sorted(self.bank.config.items()):
             yield Section.CONFIG, list(item)
-        for pack in self._packs:
-            yield Section.PACKS, pack
+        for pack in self.bank.packs.values():
+            yield Section.PACKS, [pack.number, *pack.info]
+        for lease in self.bank.lease_rows():
+            yield Section.LEASES, lease
+        for pack_id in sorted(self.bank.swept):
+            yield Section.SWEPT, [*self.bank.swept[pack_id][:-1], int(self.bank.swept[pack_id].is_orphan)]
         objects = logical = 0
-        for name in self._names():
+        for name in self.names():
             objects += 1
             logical += decode_descriptor(name[2]).size
             yield Section.NAMES, name
-        # What fell in these records fell after everything that had fallen before.
-        for stone in self._old(Section.TOMBSTONES):
+        for stone in self.tombstones():
             yield Section.TOMBSTONES, stone
-        for stone in self._fallen:
-            yield Section.TOMBSTONES, stone
-        self.state = self.state._replace(objects=objects, logical_bytes=logical)
-        yield Section.STATE, list(self.state)
+        yield Section.STATE, list(self.bank.state._replace(objects=objects, logical_bytes=logical))
 
-    def _names(self) -> Iterator[Row]:
+    def tombstones(self) -> Iterator[Row]:
+        """The versions that were removed or replaced and can be brought back, the oldest first; once, after names."""
+        forgettings = self.bank.forgettings
+        # What fell in these records fell after everything that had fallen before.
+        for stone in chain(self._old(Section.TOMBSTONES), self._fallen):
+            removed_seq, _, name, version, *_ = stone
+            if not any(forgetting.takes(name, version, removed_seq) for forgetting in forgettings):
+                yield stone
+
+    def names(self) -> Iterator[Row]:
+        """Every name with its version and descriptor, in order; once."""
         changes = groupby(self._changes, key=_BY_NAME)
         change = next(changes, None)
         for old in self._old(Section.NAMES):
@@ -374,8 +331,8 @@ class _ChunkLoad:
         edit.put_chunks(self._chunks)
 
 
-def _load_rows(view: View, section: Section, rows: list[Row]) -> None:
-    def load(edit: Edit) -> None:
+def _load_rows(view: View, section: Section, rows: list[Row]) -> None:  # noqa: C901 - a case for each section
+    def load(edit: Edit) -> None:  # noqa: C901
         match section:
             case Section.NAMES:
                 edit.append_names([NameRow(name.encode(), version, data) for name, version, data in rows])
@@ -386,6 +343,15 @@ def _load_rows(view: View, section: Section, rows: list[Row]) -> None:
             case Section.CONFIG:
                 for key, value in rows:
                     edit.put_config(key, value)
+            case Section.LEASES:
+                for *fields, pins in rows:
+                    lease = LeaseRow(*fields)
+                    edit.put_lease(lease)
+                    for target, seq in pins:
+                        edit.put_pin(PinRow(lease.id, seq, target))
+            case Section.SWEPT:
+                for pack_id, seq, swept_ns, length, is_orphan in rows:
+                    edit.put_swept(SweptRow(pack_id, seq, swept_ns, length, bool(is_orphan)))
             case Section.STATE:
                 edit.put_state(State(*rows[-1]))
 

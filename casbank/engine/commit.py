@@ -17,7 +17,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from casbank import limits
+from casbank.engine import rules
 from casbank.engine.follow import Follower
+from casbank.engine.rules import Backing
 from casbank.engine.salt import fresh_salt
 from casbank.errors import CasbankError, ErrorKind, InvalidInputError, StoreError
 from casbank.format.header import ID_BYTES, Kind, sequence_id
@@ -40,6 +42,7 @@ Decide: TypeAlias = Callable[[Snapshot], Sequence[Op]]
 class _Request:
     decide: Decide
     contents: Mapping[bytes, Contents]
+    backing: Backing
     done: bool = False
     version: int = 0
     error: BaseException | None = None
@@ -85,13 +88,14 @@ class Committer:
         self._waiting: deque[_Request] = deque()
         self._lead = threading.Lock()
 
-    def commit(self, decide: Decide, contents: Mapping[bytes, Contents] | None = None) -> int:
+    def commit(self, decide: Decide, contents: Mapping[bytes, Contents] | None = None, backing: Backing = None) -> int:
         """Make what ``decide`` returns durable; the sequence number of its record, 0 if it returned nothing.
 
-        ``contents`` are those of the packs that it publishes, so that they need not be read back. Raises what
-        ``decide`` raises, StoreError, ReadOnlyError, InvalidInputError (kind TOO_LARGE).
+        ``contents`` are those of the packs that it publishes or sweeps, so that they need not be read back; ``backing``
+        is its word for what it puts or sweeps (``rules.py``). Raises what ``decide`` raises, Stale, StoreError,
+        ReadOnlyError, InvalidInputError (kind TOO_LARGE).
         """
-        request = _Request(decide, contents or {})
+        request = _Request(decide, contents or {}, backing)
         self._waiting.append(request)
         try:
             while not request.done:
@@ -164,6 +168,7 @@ class Committer:
         """Let a request decide, and take it into the draft; False if there is no room for it in this one."""
         try:
             ops = _packs_first(request.decide(snapshot))
+            rules.check(snapshot, ops, request.backing)
             size = _checked_size(ops)
         except Exception as error:  # handed to the thread that asked
             request.finish(error=error)

@@ -33,10 +33,12 @@ from casbank.engine.keys import (
     restore_files,
     unlock,
 )
+from casbank.engine.leases import LeaseKeeper
 from casbank.engine.packs import PackReader
 from casbank.engine.reader import ObjectReader
 from casbank.engine.remembered import RememberedHead
 from casbank.engine.resources import BufferPool, Resources, buffer_bytes
+from casbank.engine.rules import Backing
 from casbank.engine.salt import fresh_salt
 from casbank.errors import (
     AlreadyExistsError,
@@ -115,13 +117,13 @@ class Engine:
         self._rolled_back = False
         scratch = _scratch_folder(place, private=keys is not None)
         self._remembered = None if place.head is None else RememberedHead(place.head)
-        files = CheckpointFiles(place.store, sealing, scratch)
+        self.files = CheckpointFiles(place.store, sealing, scratch)
         index = IndexPlace(place.index)
         self.follower = Follower(
             journal=place.journal,
             sealing=sealing,
             packs=packs,
-            checkpoints=files,
+            checkpoints=self.files,
             index=index,
             world=world,
             on_keyring=None if keys is None else keys.keyrings.use,
@@ -131,10 +133,11 @@ class Engine:
             journal=place.journal,
             follower=self.follower,
             committer=self._committer,
-            files=files,
+            files=self.files,
             world=world,
             check_writable=self.check_writable,
         )
+        self.leases = LeaseKeeper()
         self.resources = Resources(
             store=place.store,
             sealing=sealing,
@@ -144,16 +147,18 @@ class Engine:
             packs=packs,
             follower=self.follower,
             commit=self.commit,
+            leases=self.leases,
             check_usable=self.check_usable,
             world=world,
             buffers=BufferPool(buffer_bytes(chunker)),
         )
         self.reader = ObjectReader(self.resources)
 
-    def commit(self, decide: Decide, contents: dict[bytes, Contents] | None = None) -> int:
+    def commit(self, decide: Decide, contents: dict[bytes, Contents] | None = None, backing: Backing = None) -> int:
         """Append one record (see :class:`Committer`), and begin a checkpoint if one is due."""
+        self.check_usable()
         self.check_writable()
-        version = self._committer.commit(decide, contents)
+        version = self._committer.commit(decide, contents, backing)
         self._remember()
         self.checkpoints.consider(self.follower.seen)
         return version
@@ -215,6 +220,7 @@ class Engine:
     def close(self) -> None:
         if self.in_child():
             return
+        self.leases.close()
         self.checkpoints.wait()
         self._closed = True
         self.resources.close()

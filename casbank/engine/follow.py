@@ -87,11 +87,12 @@ class Follower:
         self._on_keyring = on_keyring
         self._mutex = threading.RLock()
         self._seen = EMPTY
+        self._unreadable: dict[bytes, CasbankError] = {}
         try:
             self._view = View(index.folder, index.map_bytes)
         except InheritedIndexError:
             # Of no use here, and in the way: whoever opens the bank from now on takes the new one.
-            self._view = self._made_anew()
+            self._view, self._seen = self._made_anew()
         self._view.clear_stale_readers()
         self._remove_leftovers()
 
@@ -172,11 +173,13 @@ class Follower:
     def rebuild(self) -> None:
         """Make the index anew from the store, beside the old one, and put it in its place."""
         with self._mutex:
-            old, self._view = self._view, self._made_anew()
+            old = self._view
+            # In this order: who sees the new state must not look into the old view for it.
+            self._view, self._seen = self._made_anew()
             old.abandon()
 
-    def _made_anew(self) -> View:
-        """A view of the journal's head, in its place."""
+    def _made_anew(self) -> tuple[View, State]:
+        """A view of the journal's head, in its place, and where it stands."""
         for _ in range(_REBUILD_ATTEMPTS):
             view = View(self._beside(_NEW), self._place.map_bytes)
             try:
@@ -191,8 +194,7 @@ class Follower:
                     # Another process has just let go of records that a newer checkpoint covers.
                     continue
                 raise
-            self._seen = state
-            return view
+            return view, state
         raise StoreError("the journal is forgotten faster than it can be read", path=self._place.folder)
 
     def close(self) -> None:
@@ -247,6 +249,7 @@ class Follower:
     def _replay(self, view: View) -> State:
         with view.read() as snapshot:
             state = snapshot.state() or EMPTY
+        self._unreadable.clear()
         for batch in _batches(self._journal.read(state.seq)):
             applied = [self.decoded(entry) for entry in batch]
             if applied[0].record.previous != state.hash:
@@ -254,7 +257,18 @@ class Follower:
             state = _apply(view, applied, self._contents_of)
         self._check_head(state)
         self._tell_keyring(view)
+        self._report_unreadable(view)
         return state
+
+    def _report_unreadable(self, view: View) -> None:
+        """Of the packs that could not be read, those that were swept later were gone by right."""
+        if not self._unreadable:
+            return
+        with view.read() as snapshot:
+            live = {pack_id for pack_id in self._unreadable if snapshot.pack_number(pack_id) is not None}
+        for pack_id in live:
+            _log.error("what is in a pack counts as missing: %s", self._unreadable[pack_id])
+        self._unreadable.clear()
 
     def _tell_keyring(self, view: View) -> None:
         """Whoever seals must know the epoch that the bank has reached."""
@@ -273,7 +287,7 @@ class Follower:
         try:
             return self._packs.contents(info)
         except (CorruptionError, UnsupportedFormatError) as error:
-            _log.error("what is in a pack counts as missing: %s", error)
+            self._unreadable[info.id] = error
             return _NO_CONTENTS
 
     def decoded(self, entry: JournalEntry) -> Applied:

@@ -22,7 +22,7 @@ from casbank import limits
 from casbank.engine.packs import PackReader, WantedEntry
 from casbank.engine.resources import WORKERS, Resources
 from casbank.errors import CorruptionError, ErrorKind, NotFoundError
-from casbank.format.descriptor import Descriptor
+from casbank.format.descriptor import Descriptor, decode_descriptor
 from casbank.format.manifest import InnerRow, LeafRow, decode_inner, decode_leaf
 from casbank.format.seal import IdOf
 from casbank.index.tables import PackRow
@@ -33,6 +33,8 @@ _AHEAD = WORKERS + 1
 # Chunks that are looked up in one index transaction.
 _PLAN_CHUNKS = 512
 _PACK_ROWS = 4096
+# What a version that was collected under a slow reader looks like.
+_MAY_BE_GONE = frozenset({ErrorKind.CHUNK_ID, ErrorKind.PACK_MISSING})
 
 
 class _Wanted(NamedTuple):
@@ -123,14 +125,33 @@ class ObjectReader:
                 return
             yield from self._stored_pieces(item, start, end, eager=eager)
         except CorruptionError as error:
+            if error.kind in _MAY_BE_GONE and not self._is_current(name, item):
+                raise NotFoundError(
+                    "this version was deleted or replaced, and has been collected since", kind=ErrorKind.GONE, name=name
+                ) from error
             raise CorruptionError(error.message, kind=error.kind, object=name, **error.context) from error
+
+    def _is_current(self, name: str, item: Descriptor) -> bool:
+        """Whether this is what the name has now, after everything that others wrote."""
+        self._resources.follower.catch_up()
+        with self._resources.follower.read() as snapshot:
+            row = snapshot.name(name.encode())
+        return row is not None and decode_descriptor(row.descriptor).root == item.root
+
+    def chunks(self, rows: Iterator[LeafRow], kind: EntryType) -> Iterator[memoryview]:
+        """The plain bytes of chunks, or of manifest nodes, in any order; neighbours are fetched together and ahead."""
+        return self._fetch(rows, kind, eager=True)
+
+    def node(self, node_id: bytes, depth: int) -> bytes:
+        """The bytes of a manifest node, ``depth`` 1 for a leaf. CorruptionError if it cannot be had."""
+        return self._node(node_id, depth)
 
     def _stored_pieces(self, item: Descriptor, start: int, end: int, *, eager: bool) -> Iterator[memoryview]:
         first, rows = self._chunks_from(item, start)
         at = first
         # Who reads all of it in order gets the digest checked, before the last piece is let out.
         hasher = blake3() if item.digest is not None and (start, end) == (0, item.size) else None
-        for piece in self._fetch(_until(rows, end - first), eager=eager):
+        for piece in self._fetch(_until(rows, end - first), EntryType.CHUNKS, eager=eager):
             if hasher is not None:
                 hasher.update(piece)
                 if at + len(piece) == end and hasher.digest() != item.digest:
@@ -184,20 +205,22 @@ class ObjectReader:
 
     # --- chunks ------------------------------------------------------------------------------------------------
 
-    def _fetch(self, rows: Iterator[LeafRow], *, eager: bool) -> Iterator[memoryview]:
+    def _fetch(self, rows: Iterator[LeafRow], kind: EntryType, *, eager: bool) -> Iterator[memoryview]:
         """The chunks' bytes in order, a few ranges ahead."""
-        ranges = self._ranges(rows, _PLAN_CHUNKS if eager else 1)
+        ids = self._resources.ids
+        id_of = ids.chunk if kind is EntryType.CHUNKS else ids.node
+        ranges = self._ranges(rows, kind, _PLAN_CHUNKS if eager else 1)
         start = list(islice(ranges, 2))
         if len(start) == 1:
             # Most objects: a worker would take longer to wake up.
-            yield from self._open(start[0], self._resources.ids.chunk)
+            yield from self._open(start[0], id_of)
             return
         ranges = chain(start, ranges)
         under_way: deque[Future[list[memoryview]]] = deque()
         ahead = _AHEAD if eager else 1
         try:
             for found in ranges:
-                under_way.append(self._resources.work(partial(self._open, found, self._resources.ids.chunk)))
+                under_way.append(self._resources.work(partial(self._open, found, id_of)))
                 if len(under_way) >= ahead:
                     yield from under_way.popleft().result()
                     ahead = min(_AHEAD, ahead + 1)
@@ -208,12 +231,12 @@ class ObjectReader:
             for future in under_way:
                 future.cancel()
 
-    def _ranges(self, rows: Iterator[LeafRow], window: int) -> Iterator[_Range]:
+    def _ranges(self, rows: Iterator[LeafRow], kind: EntryType, window: int) -> Iterator[_Range]:
         while batch := list(islice(rows, window)):
             window = min(_PLAN_CHUNKS, window * 4)
             current: _Range | None = None
             for chunk, row in zip(self._locate([row.id for row in batch]), batch, strict=True):
-                if chunk.place.raw != row.raw or chunk.place.row.type != EntryType.CHUNKS:
+                if chunk.place.raw != row.raw or chunk.place.row.type != kind:
                     raise CorruptionError(
                         "a chunk is not what its manifest says", kind=ErrorKind.MANIFEST, chunk=row.id
                     )
@@ -261,7 +284,19 @@ class ObjectReader:
 
     def _open(self, found: _Range, id_of: IdOf) -> list[memoryview]:
         """The chunks of a range, each checked against its id."""
-        plain = self._plain(found)
+        try:
+            plain = self._plain(found)
+        except NotFoundError as error:
+            if not self._was_swept(found.pack):
+                raise CorruptionError(
+                    "a live pack is missing",
+                    kind=ErrorKind.PACK_MISSING,
+                    pack=found.pack.info.id,
+                    offset=found.entries[0].offset,
+                    chunk=found.wanted[0].id,
+                ) from error
+            # Rule 2, as often as it takes: another pack has them now.
+            return [self._alone(chunk.id, id_of) for chunk in found.wanted]
         pieces = []
         for chunk in found.wanted:
             start = chunk.place.start
@@ -277,22 +312,25 @@ class ObjectReader:
             pieces.append(piece)
         return pieces
 
+    def _alone(self, chunk_id: bytes, id_of: IdOf) -> memoryview:
+        wanted = self._locate([chunk_id])[0]
+        found = _Range(wanted.pack)
+        found.add(wanted)
+        return self._open(found, id_of)[0]
+
+    def _was_swept(self, pack: PackRow) -> bool:
+        """Whether a pack that is missing is not live any more in what was replayed after it was missed."""
+        self._resources.follower.catch_up()
+        with self._resources.follower.read() as snapshot:
+            return snapshot.pack_number(pack.info.id) is None
+
     def _plain(self, found: _Range) -> dict[int, Buffer]:
         pack_id = found.pack.info.id
         plain = {entry.number: self._cache.get((pack_id, entry.number)) for entry in found.entries}
         cached = {number: data for number, data in plain.items() if data is not None}
         if len(cached) == len(found.entries):
             return cached
-        try:
-            opened = self._packs.entries(found.pack, found.entries)
-        except NotFoundError as error:
-            raise CorruptionError(
-                "a live pack is missing",
-                kind=ErrorKind.PACK_MISSING,
-                pack=pack_id,
-                offset=found.entries[0].offset,
-                chunk=found.wanted[0].id,
-            ) from error
+        opened = self._packs.entries(found.pack, found.entries)
         fresh = {entry.number: data for entry, data in zip(found.entries, opened, strict=True)}
         for number, data in fresh.items():
             self._cache.put((pack_id, number), data)

@@ -5,14 +5,16 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from casbank import limits
 from casbank.chunking import Chunker
 from casbank.engine.commit import Decide
 from casbank.engine.follow import Follower
+from casbank.engine.leases import LeaseKeeper
 from casbank.engine.packing import PACK_BUFFER_BYTES
 from casbank.engine.packs import PackReader
+from casbank.engine.rules import Backing
 from casbank.errors import ErrorKind, InvalidInputError
 from casbank.format.seal import Sealing
 from casbank.index.apply import Contents
@@ -28,6 +30,14 @@ WORKERS = max(2, min(8, os.cpu_count() or 2))
 _UPLOADERS = 2
 _SPARE_BUFFERS = 8
 _SPARE_PACK_BUFFERS = 2
+
+
+class Commit(Protocol):
+    """``Engine.commit``."""
+
+    def __call__(
+        self, decide: Decide, contents: dict[bytes, Contents] | None = None, backing: Backing = None
+    ) -> int: ...
 
 
 class BufferPool:
@@ -62,7 +72,8 @@ class Resources:
     compression: int | None
     packs: PackReader
     follower: Follower
-    commit: Callable[[Decide, dict[bytes, Contents]], int]
+    commit: Commit
+    leases: LeaseKeeper
     check_usable: Callable[[], None]
     world: World
     buffers: BufferPool

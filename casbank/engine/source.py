@@ -6,7 +6,8 @@ Rule 2: what a caller's file or iterator raises passes through unchanged.
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from io import RawIOBase, TextIOBase
 from typing import IO, Any, Protocol, TypeAlias, cast
 
@@ -49,6 +50,76 @@ def open_source(source: Source) -> Reader:
     if isinstance(source, Iterable):
         return _IterableReader(iter(source))
     raise InvalidInputError(f"cannot store a {type(source).__name__}: pass bytes, a Path, a binary file or an iterable")
+
+
+def repeatable(source: Source, *, keeps: bool) -> Callable[[], Reader] | None:
+    """How to read a source once more, from where it stands now; None if that cannot be done.
+
+    ``keeps``: the caller leaves it as it is until the put has returned. Otherwise only bytes and paths can be relied
+    on: a buffer may be changed, and a file closed.
+    """
+    if isinstance(source, bytes | os.PathLike):
+        return partial(open_source, source)
+    if not keeps or isinstance(source, str | TextIOBase):
+        return None
+    if hasattr(source, "readinto") or hasattr(source, "read"):
+        return _repeatable_file(source)
+    if isinstance(source, Iterable) and not _has_buffer(source):
+        return None
+    return partial(open_source, source)
+
+
+def _repeatable_file(file: Any) -> Callable[[], Reader] | None:
+    try:
+        start = file.tell() if file.seekable() else None
+    except (AttributeError, OSError, ValueError):
+        return None
+    if start is None:
+        return None
+
+    def again() -> Reader:
+        file.seek(start)
+        return _FileReader(file)
+
+    return again
+
+
+def _has_buffer(source: object) -> bool:
+    try:
+        memoryview(cast(Any, source)).release()
+    except TypeError:
+        return False
+    return True
+
+
+def keep(reader: Reader, limit: int) -> tuple[Reader, bytes | None]:
+    """Read up to ``limit`` bytes into memory: a reader of the whole, and the bytes if that was all."""
+    kept = bytearray(limit)
+    view, fill = memoryview(kept), 0
+    while fill < limit and (count := reader.readinto(view[fill:])):
+        fill += count
+    view.release()
+    del kept[fill:]
+    if fill < limit:
+        reader.close()
+        whole = bytes(kept)
+        return _BytesReader(whole), whole
+    return _JoinedReader(_BytesReader(kept), reader), None
+
+
+class _JoinedReader:
+    """One reader behind another."""
+
+    def __init__(self, first: Reader, second: Reader) -> None:
+        self._first = first
+        self._second = second
+
+    def readinto(self, target: memoryview) -> int:
+        return self._first.readinto(target) or self._second.readinto(target)
+
+    def close(self) -> None:
+        self._first.close()
+        self._second.close()
 
 
 def flat(data: Buffer) -> memoryview:

@@ -12,32 +12,33 @@ objects that were read before may have lost chunks, so it takes in nothing more 
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import NamedTuple
 
 from blake3 import blake3
 
 from casbank import limits
-from casbank.engine.packing import FinishedPack, Group, PackBuilder, make_group
+from casbank.engine.holding import Holding
+from casbank.engine.packing import Group, make_group
+from casbank.engine.packout import PackOutput
 from casbank.engine.resources import WORKERS, Resources
 from casbank.engine.source import Reader
-from casbank.errors import InvalidInputError, StoreError
+from casbank.errors import StoreError
 from casbank.format.descriptor import Descriptor
 from casbank.format.header import Kind
 from casbank.format.manifest import ManifestBuilder, Tree
-from casbank.format.pack import pack_name
 from casbank.format.record import Packs
 from casbank.index.apply import Contents
-from casbank.model import EntryType, PackInfo
+from casbank.index.transaction import Snapshot
+from casbank.model import EntryType
 
 # Batches under way: one a worker, one ready for each, one being filled by the caller.
 _BATCHES_MAX = WORKERS + 2
-# Packs on their way to the store beside the one that is filled: 32 MiB each.
-_UPLOADS_MAX = 1
 
 
 @dataclass(slots=True)
@@ -80,10 +81,12 @@ class _Batch:
 
 
 class _Sealable(NamedTuple):
-    """What a worker made of a batch: the ids of its chunks, and the new ones in groups."""
+    """What a worker made of a batch: the ids of its chunks, the new ones in groups, and where the others are."""
 
     ids: list[bytes]
     groups: list[Group]
+    # By the pack that has them, the numbers of the chunks that are known.
+    known: dict[int, list[int]]
 
 
 class Session:
@@ -97,28 +100,28 @@ class Session:
         self._under_way: deque[tuple[_Batch, Future[_Sealable]]] = deque()
         # Chunks that this session has sealed or is about to: to whom each was given.
         self._fresh: dict[bytes, object] = {}
-        self._packs: dict[Kind, PackBuilder] = {}
+        self._out = PackOutput(resources)
+        self.holding = Holding(resources)
+        self._read_bytes = 0
         self._nodes: list[tuple[EntryType, bytes, bytes]] = []
         self._nodes_bytes = 0
-        self._uploads: deque[Future[None]] = deque()
-        self._unpublished: list[PackInfo] = []
         self._error: BaseException | None = None
-        self._reading = False
-        self.contents: dict[bytes, Contents] = {}
 
     @property
     def is_broken(self) -> bool:
         """Whether rule 4 has struck."""
         return self._error is not None
 
+    @property
+    def is_secured(self) -> bool:
+        """Whether it holds a lease."""
+        return self.holding.lease_id is not None
+
     def add(self, reader: Reader, metadata: Mapping[str, str | bytes], *, digest: bool) -> PendingObject:
         """Read an object to its end. If the reader raises, the object is dropped and the session goes on."""
         self._check()
-        if self._reading:
-            raise InvalidInputError("a source cannot put into the batch that is reading it")
         item = PendingObject(metadata)
         hasher = blake3() if digest else None
-        self._reading = True
         try:
             self._read(item, reader, hasher)
         except BaseException:
@@ -126,8 +129,6 @@ class Session:
             if self._batch is not None:
                 self._batch.fill = self._batch.cut
             raise
-        finally:
-            self._reading = False
         if hasher is not None:
             item.digest = hasher.digest()
         return item
@@ -137,9 +138,20 @@ class Session:
         self._check()
         with self._essential():
             self._drain()
-            self._close_packs()
-        infos, self._unpublished = self._unpublished, []
-        return [Packs(tuple(infos))] if infos else []
+            self._seal_nodes()
+            self._out.close()
+        return self._out.publication(self.holding.lease_id)
+
+    @property
+    def contents(self) -> dict[bytes, Contents]:
+        """What is in those packs."""
+        return self._out.contents
+
+    def secure(self) -> None:
+        """Hold a lease and all that was relied on so far. Stale if some of it is gone."""
+        self._check()
+        with self._essential():
+            self.holding.secure()
 
     def _check(self) -> None:
         if self._error is not None:
@@ -159,6 +171,7 @@ class Session:
             future.cancel()
         self._under_way.clear()
         self._batch = None
+        self.holding.end(released=False)
 
     def _read(self, item: PendingObject, reader: Reader, hasher: "blake3 | None") -> None:
         while True:
@@ -208,8 +221,10 @@ class Session:
             self._start(batch)
             if len(self._under_way) >= _BATCHES_MAX:
                 self._absorb_oldest()
-            packs = len(self._unpublished) + len(self._uploads)
-            if packs >= limits.SESSION_PACKS_MAX or len(self._fresh) >= limits.SESSION_CHUNKS_MAX:
+            self._read_bytes += batch.cut
+            if self._read_bytes > limits.UNPINNED_BYTES_MAX:
+                self.holding.secure()
+            if self._out.packs >= limits.SESSION_PACKS_MAX or len(self._fresh) >= limits.SESSION_CHUNKS_MAX:
                 self._publish()
 
     # --- in a worker -------------------------------------------------------------------------------------------
@@ -222,14 +237,31 @@ class Session:
         ]
         ids = [chunk_id(view[piece.start : piece.start + piece.length]) for piece in batch.pieces]
         with self._resources.follower.read() as snapshot:
-            # setdefault decides between two workers that meet one chunk: it goes to whoever's mark stays.
-            fresh, mark, known = self._fresh, object(), snapshot.has_chunk
-            new = []
-            for number, (piece, name) in enumerate(zip(batch.pieces, ids, strict=True)):
-                if piece.length and name not in fresh and not known(name) and fresh.setdefault(name, mark) is mark:
-                    new.append(number)
-                    mark = object()
-        return _Sealable(ids, self._group(batch, ids, new))
+            new, known = self._sort_out(snapshot, batch, ids, range(len(ids)))
+        return _Sealable(ids, self._group(batch, ids, new), known)
+
+    def _sort_out(
+        self, snapshot: Snapshot, batch: _Batch, ids: list[bytes], numbers: Iterable[int]
+    ) -> tuple[list[int], dict[int, list[int]]]:
+        """Which chunks of a batch are new, and by pack which are in a live one. The rest is this session's own."""
+        # setdefault decides between two workers that meet one chunk: it goes to whoever's mark stays.
+        fresh, mark, pack_with = self._fresh, object(), snapshot.pack_with
+        new: list[int] = []
+        known: dict[int, list[int]] = {}
+        for number in numbers:
+            name = ids[number]
+            if not batch.pieces[number].length or name in fresh:
+                continue
+            pack = pack_with(name)
+            if pack is not None and pack not in known and not snapshot.has_pack(pack):
+                # A row that should have gone with its pack.
+                pack = None
+            if pack is not None:
+                known.setdefault(pack, []).append(number)
+            elif fresh.setdefault(name, mark) is mark:
+                new.append(number)
+                mark = object()
+        return new, known
 
     def _chunks(self, view: memoryview, end: _Piece) -> list[_Piece]:
         """The chunks that the end of an object is cut into, the last of them marked."""
@@ -274,10 +306,24 @@ class Session:
         batch, future = self._under_way.popleft()
         sealable = future.result()
         for group in sealable.groups:
-            self._pack(Kind.DATA_PACK, group)
+            self._out.add(Kind.DATA_PACK, group)
+        # Before the buffer goes: what turns out to be gone is still in it.
+        gone = self.holding.rely(sealable.known.keys())
+        known = sealable.known
+        while gone:
+            known = self._store_again(batch, sealable.ids, sorted(chain.from_iterable(known[pack] for pack in gone)))
+            gone = self.holding.rely(known.keys())
         for piece, chunk_id in zip(batch.pieces, sealable.ids, strict=True):
             self._grow_manifest(piece, chunk_id)
         self._release(batch)
+
+    def _store_again(self, batch: _Batch, ids: list[bytes], numbers: list[int]) -> dict[int, list[int]]:
+        """Store chunks whose pack was swept; those that another pack has, by pack."""
+        with self._resources.follower.read() as snapshot:
+            new, known = self._sort_out(snapshot, batch, ids, numbers)
+        for group in self._group(batch, ids, new):
+            self._out.add(Kind.DATA_PACK, group)
+        return known
 
     def _release(self, batch: _Batch) -> None:
         batch.view.release()
@@ -300,40 +346,35 @@ class Session:
 
     def _store_node(self, kind: EntryType, node: bytes) -> bytes:
         node_id = self._resources.ids.node(node)
-        if node_id not in self._fresh:
-            with self._resources.follower.read() as snapshot:
-                known = snapshot.has_chunk(node_id)
-            if not known:
-                self._fresh[node_id] = node
-                if self._nodes and (
-                    self._nodes[0][0] is not kind or self._nodes_bytes + len(node) > limits.GROUP_BYTES_TARGET
-                ):
-                    self._seal_nodes()
-                self._nodes.append((kind, node_id, node))
-                self._nodes_bytes += len(node)
+        if node_id in self._fresh or self._is_held(node_id):
+            return node_id
+        self._fresh[node_id] = node
+        if self._nodes and (self._nodes[0][0] is not kind or self._nodes_bytes + len(node) > limits.GROUP_BYTES_TARGET):
+            self._seal_nodes()
+        self._nodes.append((kind, node_id, node))
+        self._nodes_bytes += len(node)
         return node_id
+
+    def _is_held(self, node_id: bytes) -> bool:
+        """Whether a live pack has the node; it is relied on then."""
+        while True:
+            with self._resources.follower.read() as snapshot:
+                pack = snapshot.pack_with(node_id)
+                if pack is None or not snapshot.has_pack(pack):
+                    return False
+            if not self.holding.rely([pack]):
+                return True
 
     def _seal_nodes(self) -> None:
         if not self._nodes:
             return
         plain = b"".join(node for _, _, node in self._nodes)
         chunks = [(node_id, len(node)) for _, node_id, node in self._nodes]
-        self._pack(Kind.META_PACK, make_group(self._nodes[0][0], plain, chunks, self._resources.compression))
+        self._out.add(Kind.META_PACK, make_group(self._nodes[0][0], plain, chunks, self._resources.compression))
         for node_id, _ in chunks:
             # The mark need not hold the node any longer.
             self._fresh[node_id] = True
         self._nodes, self._nodes_bytes = [], 0
-
-    def _pack(self, kind: Kind, group: Group) -> None:
-        """Add an entry to the open pack of a kind, which goes to the store when it is full."""
-        builder = self._packs.get(kind)
-        if builder is None:
-            buffer = self._resources.pack_buffers.take()
-            builder = PackBuilder(kind, self._resources.sealing, self._resources.world, buffer)
-            self._packs[kind] = builder
-        builder.add(group)
-        if builder.is_full:
-            self._send(self._packs.pop(kind))
 
     def _drain(self) -> None:
         if self._batch is not None:
@@ -348,31 +389,14 @@ class Session:
     def _start(self, batch: _Batch) -> None:
         self._under_way.append((batch, self._resources.work(partial(self._process, batch))))
 
-    def _close_packs(self) -> None:
-        self._seal_nodes()
-        while self._packs:
-            self._send(self._packs.popitem()[1])
-        while self._uploads:
-            self._uploads.popleft().result()
-
     def _publish(self) -> None:
         """Rule 2: put what is sealed into the journal, and forget it."""
         while self._under_way:
             self._absorb_oldest()
-        self._close_packs()
-        packs = Packs(tuple(self._unpublished))
-        self._resources.commit(lambda _: [packs], self.contents)
-        self._unpublished, self.contents, self._fresh = [], {}, {}
-
-    def _send(self, full: PackBuilder) -> None:
-        """Let an uploader finish and store a pack."""
-        while len(self._uploads) >= _UPLOADS_MAX:
-            self._uploads.popleft().result()
-        self._uploads.append(self._resources.upload(partial(self._upload, full)))
-
-    def _upload(self, full: PackBuilder) -> None:
-        pack: FinishedPack = full.finish()
-        self._resources.store.put_new(pack_name(pack.info.id), pack.parts)
-        self._resources.pack_buffers.give(full.buffer)
-        self.contents[pack.info.id] = pack.contents
-        self._unpublished.append(pack.info)
+        self._seal_nodes()
+        self._out.close()
+        self.holding.secure()
+        ops = self._out.publication(self.holding.lease_id)
+        self._resources.commit(lambda _: ops, self._out.contents, self.holding.reliance)
+        self.holding.own([info.id for info in self._out.published()])
+        self._fresh = {}

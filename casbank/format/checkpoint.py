@@ -27,7 +27,7 @@ _KIND = ErrorKind.CHECKPOINT
 
 
 class Section(IntEnum):
-    """What the rows of a block are; sections follow one another in this order."""
+    """What the rows of a block are; sections follow one another in the order of ``SECTION_ORDER``."""
 
     CONFIG = 1
     PACKS = 2
@@ -35,16 +35,28 @@ class Section(IntEnum):
     NAMES = 4
     TOMBSTONES = 5
     STATE = 6
+    SWEPT = 7
 
 
+SECTION_ORDER = [
+    Section.CONFIG,
+    Section.PACKS,
+    Section.LEASES,
+    Section.SWEPT,
+    Section.NAMES,
+    Section.TOMBSTONES,
+    Section.STATE,
+]
 _SECTIONS = frozenset(Section)
 Row: TypeAlias = list[Any]
 
-# What the rows of a section are made of. LEASES is for a later version: who meets one refuses.
-_NUMBER, _TEXT, _BYTES = (int,), (str,), (bytes,)
+# What the rows of a section are made of.
+_NUMBER, _TEXT, _BYTES, _LIST = (int,), (str,), (bytes,), (list,)
 _COLUMNS: dict[Section, tuple[tuple[type, ...], ...]] = {
     Section.CONFIG: (_TEXT, (str, int, bytes, type(None))),
     Section.PACKS: (_NUMBER, _BYTES, _NUMBER, _NUMBER, _BYTES, _NUMBER, _NUMBER),
+    Section.LEASES: (_BYTES, _NUMBER, _NUMBER, _NUMBER, _TEXT, _TEXT, _TEXT, _LIST),
+    Section.SWEPT: (_BYTES, _NUMBER, _NUMBER, _NUMBER, _NUMBER),
     Section.NAMES: (_TEXT, _NUMBER, _BYTES),
     Section.TOMBSTONES: (_NUMBER, _NUMBER, _TEXT, _NUMBER, _BYTES, _NUMBER),
     Section.STATE: (_NUMBER, _BYTES, *[_NUMBER] * 6),
@@ -52,13 +64,17 @@ _COLUMNS: dict[Section, tuple[tuple[type, ...], ...]] = {
 
 
 def _check_rows(section: Section, rows: list[Row]) -> None:
-    columns = _COLUMNS.get(section)
-    if columns is None:
-        raise UnsupportedFormatError(f"a checkpoint with {section.name.lower()} is of a later casbank")
+    columns = _COLUMNS[section]
     for row in rows:
         # Not isinstance: True is an int to that.
         if len(row) != len(columns) or not all(type(item) in kinds for item, kinds in zip(row, columns, strict=True)):
             raise CorruptionError(f"a row of {section.name.lower()} has an impossible field", kind=_KIND)
+        if section is Section.LEASES and not all(map(_is_pin, row[-1])):
+            raise CorruptionError("a lease of a checkpoint holds what is neither pack nor name", kind=_KIND)
+
+
+def _is_pin(pin: Any) -> bool:
+    return type(pin) is list and len(pin) == 2 and type(pin[0]) in (bytes, str) and type(pin[1]) is int
 
 
 class BlockHead(NamedTuple):
@@ -85,7 +101,7 @@ def encode_block(seal: FileSeal, number: int, section: Section, rows: list[Row],
     within ``messages.ARRAY_LENGTH_MAX``.
     """
     if section is Section.LEASES:
-        assert all(len(value) <= messages.ARRAY_LENGTH_MAX for row in rows for value in row if type(value) is list)
+        assert all(len(row[-1]) <= messages.ARRAY_LENGTH_MAX for row in rows)
     assert len(rows) + sum(map(len, rows)) <= messages.ROWS_ITEMS_MAX
     plain = messages.encode([int(section), *rows])
     assert len(plain) <= limits.CHECKPOINT_BLOCK_BYTES_MAX

@@ -5,10 +5,10 @@ Rule 2: the tables are a function of the journal and the packs: whoever replays 
 Rule 3: an operation that this version cannot follow is refused; a view that skipped one would be wrong.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from casbank.errors import CorruptionError, ErrorKind, UnsupportedFormatError
+from casbank.errors import CasbankError, CorruptionError, ErrorKind, UnsupportedFormatError
 from casbank.format import messages
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.pack import Toc, entry_offsets
@@ -17,17 +17,25 @@ from casbank.format.record import (
     Checkpointed,
     Config,
     Delete,
+    Deleted,
     First,
     Keyring,
+    Lease,
+    Lost,
     Noop,
     Op,
     Packs,
     Put,
     Record,
+    Release,
+    Sweep,
 )
-from casbank.index.tables import NameRow, PackRow, State, Tombstone
+from casbank.index.tables import LeaseRow, NameRow, PackRow, PinRow, State, SweptRow, Tombstone
 from casbank.index.transaction import CheckpointRow, ConfigValue, Edit
 from casbank.model import Location, PackInfo
+
+# Tombstones that are looked at together.
+_STONES = 1000
 
 EMPTY = State(0, NO_HASH, 1, 0, 0, 0, 0, 0)
 """What the tables stand on before the first record."""
@@ -37,8 +45,16 @@ FIRST_KEY = "first"
 """The configuration row that says whose journal this is: the hash of BANK in record 1."""
 KEYRING_KEY = "keyring"
 """The configuration row of the official keyring, which KEYRING operations make."""
-RESERVED_KEYS = frozenset({FIRST_KEY, KEYRING_KEY})
+SWEPT_KEY = "swept"
+"""The configuration row with the number of the last record that swept packs."""
+ORPHANS_KEY = "orphans"
+"""The configuration row with the newest record that swept orphans of which some are deleted, and so forgotten here."""
+COLLECTED_KEY = "collected"
+"""The configuration row that says when the last collection ended, and what it left."""
+RESERVED_KEYS = frozenset({FIRST_KEY, KEYRING_KEY, SWEPT_KEY, ORPHANS_KEY})
 """Configuration that no CONFIG operation may set."""
+FORGOTTEN_KEY = "forgotten"
+"""A CONFIG operation with this key ends the undelete window: tombstones up to that record go, but for pinned ones."""
 
 
 class Contents(NamedTuple):
@@ -118,6 +134,8 @@ class _Step:
         # What the record adds; kept apart because every put counts.
         self._objects = 0
         self._logical_bytes = 0
+        # Swept packs whose table cannot be read.
+        self._unlisted: set[int] = set()
 
     def run(self) -> State:
         record = self._applied.record
@@ -128,11 +146,13 @@ class _Step:
         self._state = self._state._replace(seq=record.seq, hash=self._applied.hash, journal_bytes=length)
         for ordinal, op in enumerate(record.ops):
             self._apply(ordinal, op)
+        if self._unlisted:
+            self._edit.remove_chunks_of(self._unlisted)
         return self._state._replace(
             objects=self._state.objects + self._objects, logical_bytes=self._state.logical_bytes + self._logical_bytes
         )
 
-    def _apply(self, ordinal: int, op: Op) -> None:
+    def _apply(self, ordinal: int, op: Op) -> None:  # noqa: C901, PLR0912 - a case for each operation
         match op:
             case Put():
                 self._put(ordinal, op)
@@ -148,16 +168,25 @@ class _Step:
                 self._edit.put_config(KEYRING_KEY, keyring_value(op))
             case Config() if op.key not in RESERVED_KEYS:
                 self._edit.put_config(op.key, op.value)
+                if op.key == FORGOTTEN_KEY:
+                    self._forget_tombstones(op.value)
             case First() if self._state.seq == 1 and ordinal == 0:
                 self._edit.put_config(FIRST_KEY, op.bank_hash)
+            case Lease() | Release():
+                self._change_lease(op)
+            case Sweep():
+                for pack_id in op.pack_ids:
+                    self._sweep(pack_id)
+            case Deleted():
+                for pack_id in op.pack_ids:
+                    self._forget_swept(pack_id)
             case Noop():
                 pass
             case First() | Config():
                 raise CorruptionError("an operation that does not belong here", kind=ErrorKind.RECORD)
-            case _:
+            case Lost():
                 raise UnsupportedFormatError(
-                    f"record {self._state.seq} has an operation {type(op).__name__.upper()} "
-                    "that this casbank cannot follow"
+                    f"record {self._state.seq} has an operation that this casbank cannot follow"
                 )
 
     def _keyring(self) -> Keyring | None:
@@ -184,9 +213,11 @@ class _Step:
 
     def _publish(self, op: Packs) -> None:
         for info in op.packs:
-            if self._edit.has_pack(info.id):
+            if self._edit.pack_number(info.id) is not None:
                 # Two records may name one pack: each carries PACKS for all that it relies on.
                 continue
+            if self._edit.swept_pack(info.id) is not None:
+                raise CorruptionError("a pack that was swept is published", kind=ErrorKind.RECORD, pack=info.id)
             state = self._state
             add_pack(self._edit, state.next_pack, info, self._contents_of(info))
             self._state = state._replace(
@@ -194,6 +225,105 @@ class _Step:
                 unique_bytes=state.unique_bytes + info.raw,
                 stored_bytes=state.stored_bytes + info.length,
             )
+        if op.lease_id is not None and self._edit.lease(op.lease_id) is not None:
+            for info in op.packs:
+                self._edit.put_pin(PinRow(op.lease_id, self._state.seq, info.id))
+
+    # --- what the collector does -------------------------------------------------------------------------------
+
+    def _sweep(self, pack_id: bytes) -> None:
+        number = self._edit.pack_number(pack_id)
+        state = self._state
+        if number is None and self._edit.swept_pack(pack_id) is not None:
+            return
+        length = 0
+        if number is not None:
+            length = self._remove_pack(number)
+        row = SweptRow(pack_id, state.seq, self._applied.record.time_ns, length, number is None)
+        self._edit.put_swept(row)
+        self._edit.put_config(SWEPT_KEY, state.seq)
+
+    def _remove_pack(self, number: int) -> int:
+        """Take a live pack out of the tables; its length."""
+        row = self._edit.pack(number)
+        if row is None:
+            raise CorruptionError("the index lacks a pack", kind=ErrorKind.INDEX_VALUE, pack_number=number)
+        info = row.info
+        if row.chunks:
+            toc = self._table_of(info)
+            if toc is not None and len(toc.chunks) == row.chunks:
+                self._edit.remove_chunks(chunk_rows(number, toc))
+            else:
+                # Every row has to be looked at, once for all of the record.
+                self._unlisted.add(number)
+        self._edit.remove_pack(number, info.id)
+        self._state = self._state._replace(
+            unique_bytes=self._state.unique_bytes - info.raw, stored_bytes=self._state.stored_bytes - info.length
+        )
+        return info.length
+
+    def _table_of(self, info: PackInfo) -> Toc | None:
+        """The table of a pack that is swept; None if its file is gone already, or damaged, or cannot be read."""
+        try:
+            return self._contents_of(info).toc
+        except CasbankError:
+            return None
+
+    def _forget_swept(self, pack_id: bytes) -> None:
+        row = self._edit.swept_pack(pack_id)
+        if row is None:
+            return
+        if row.is_orphan:
+            before = self._edit.config(ORPHANS_KEY)
+            self._edit.put_config(ORPHANS_KEY, max(row.seq, before if isinstance(before, int) else 0))
+        self._edit.remove_swept(pack_id)
+
+    def _forget_tombstones(self, until: ConfigValue) -> None:
+        pinned = PinnedNames(self._edit.pins())
+        after: tuple[int, int] | None = None
+        while stones := self._edit.tombstones(after, _STONES):
+            for stone in stones:
+                if not isinstance(until, int) or stone.removed_seq > until:
+                    return
+                if not pinned.holds(stone.name.decode(), stone.version, stone.removed_seq):
+                    self._edit.remove_tombstone(stone)
+            after = stones[-1].removed_seq, stones[-1].ordinal
+
+    # --- leases ------------------------------------------------------------------------------------------------
+
+    def _change_lease(self, op: Lease | Release) -> None:
+        if isinstance(op, Release):
+            self._edit.remove_lease(op.lease_id)
+            return
+        before = self._edit.lease(op.lease_id)
+        seq = self._state.seq
+        self._edit.put_lease(renewed(op, seq, before))
+        for target in op.pins:
+            self._edit.put_pin(PinRow(op.lease_id, seq, target))
+
+
+def renewed(op: Lease, seq: int, before: LeaseRow | None) -> LeaseRow:
+    """A lease after a LEASE operation in record ``seq``: acquired, or extended."""
+    if before is None:
+        return LeaseRow(op.lease_id, seq, op.acquired_ns, op.expires_ns, op.owner, op.kind, op.note)
+    return before._replace(expires_ns=op.expires_ns, note=op.note)
+
+
+class PinnedNames:
+    """Which versions living leases hold by name."""
+
+    def __init__(self, pins: Iterable[PinRow]) -> None:
+        self._seqs: dict[str, list[int]] = {}
+        for pin in pins:
+            if isinstance(pin.target, str):
+                self._seqs.setdefault(pin.target, []).append(pin.seq)
+
+    def __bool__(self) -> bool:
+        return bool(self._seqs)
+
+    def holds(self, name: str, version: int, removed_seq: int) -> bool:
+        """Whether a pin was made while this version was the name's."""
+        return any(version <= seq < removed_seq for seq in self._seqs.get(name, ()))
 
 
 def add_pack(edit: Edit, number: int, info: PackInfo, contents: Contents) -> None:
@@ -207,6 +337,9 @@ def chunk_rows(number: int, toc: Toc) -> list[tuple[bytes, Location]]:
     offsets = entry_offsets(toc.entries)
     entries = toc.entries
     return [
-        (chunk.id, Location(number, offsets[chunk.entry], chunk.entry, entries[chunk.entry], chunk.start, chunk.raw))
-        for chunk in toc.chunks
+        (
+            chunk.id,
+            Location(number, offsets[chunk.entry], chunk.entry, entries[chunk.entry], chunk.start, chunk.raw, ordinal),
+        )
+        for ordinal, chunk in enumerate(toc.chunks)
     ]

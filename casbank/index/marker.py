@@ -14,6 +14,8 @@ from pathlib import Path
 from casbank.storage.files import FileLock, fdatasync, fsync_folder
 from casbank.storage.mount import UNKNOWN, boot_id, mount_of
 
+# Raised when rows change: an index of another release is made anew.
+_SCHEMA = 2
 _MARKER = "marker"
 _MARKER_BYTES = 256
 _LOCK = "users"
@@ -48,6 +50,8 @@ class Marker:
     def survived(self) -> bool:
         """Whether what is in the folder can be what was written last."""
         state = self._read()
+        if state.get("schema") != _SCHEMA:
+            return False
         if state.get("clean") is True:
             return True
         # Where nobody can tell one boot from the next, nothing that was not synced is believed.
@@ -85,7 +89,7 @@ class Marker:
 
     def _write(self, *, clean: bool) -> None:
         # In place and within one sector: a torn write is no JSON, and that counts as "not survived".
-        text = json.dumps({"session": self._session, "clean": clean}).encode().ljust(_MARKER_BYTES)
+        text = json.dumps({"schema": _SCHEMA, "session": self._session, "clean": clean}).encode().ljust(_MARKER_BYTES)
         is_new = os.fstat(self._descriptor).st_size == 0
         os.pwrite(self._descriptor, text, 0)
         fdatasync(self._descriptor)

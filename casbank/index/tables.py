@@ -8,19 +8,25 @@ import struct
 from typing import NamedTuple
 from zlib import crc32
 
+from blake3 import blake3
+
 from casbank import limits
 from casbank.errors import CorruptionError, ErrorKind
+from casbank.format import messages
 from casbank.model import EntryRow, Location, PackInfo
 
 _CRC = struct.Struct(">I")
 # Big-endian and the pack's number first: of a chunk's locations LMDB then gives the oldest pack's first.
-_LOCATION = struct.Struct(">IIIBBIIHII")
+_LOCATION = struct.Struct(">IIIBBIIHIII")
 _PACK = struct.Struct(">16sBQ32sIQI128s")
 _NUMBER = struct.Struct(">I")
 _STATE = struct.Struct(">Q32sIQQQQQ")
 _NAME_ROW = struct.Struct(">HQI")
 _TOMBSTONE_KEY = struct.Struct(">QI")
 _TOMBSTONE = struct.Struct(">HQQ")
+_LEASE = struct.Struct(">QQQ")
+_PIN = struct.Struct(">QB")
+_SWEPT = struct.Struct(">QQQ?")
 _LONG = limits.NAME_KEY_BYTES_MAX
 
 
@@ -48,6 +54,36 @@ class State(NamedTuple):
     unique_bytes: int
     stored_bytes: int
     journal_bytes: int
+
+
+class LeaseRow(NamedTuple):
+    """A living lease. ``seq`` is the record that acquired it: its fencing number."""
+
+    id: bytes
+    seq: int
+    acquired_ns: int
+    expires_ns: int
+    owner: str
+    kind: str
+    note: str
+
+
+class PinRow(NamedTuple):
+    """What a living lease holds since record ``seq``: a pack by its id, or the version that a name had then."""
+
+    lease_id: bytes
+    seq: int
+    target: bytes | str
+
+
+class SweptRow(NamedTuple):
+    """A pack that is dead since record ``seq`` and may still lie in the store; an orphan was never live."""
+
+    id: bytes
+    seq: int
+    swept_ns: int
+    length: int
+    is_orphan: bool
 
 
 class NameRow(NamedTuple):
@@ -98,13 +134,20 @@ def encode_location(chunk_id: bytes, place: Location) -> bytes:
         row.chunks,
         place.start,
         place.raw,
+        place.ordinal,
     )
     return sealed(chunk_id, body)
 
 
 def decode_location(chunk_id: bytes, value: bytes) -> Location:
-    pack, offset, entry, kind, codec, stored, raw, chunks, start, length = _LOCATION.unpack(unsealed(chunk_id, value))
-    return Location(pack, offset, entry, EntryRow(kind, codec, stored, raw, chunks), start, length)
+    body = unsealed(chunk_id, value)
+    pack, offset, entry, kind, codec, stored, raw, chunks, start, length, ordinal = _LOCATION.unpack(body)
+    return Location(pack, offset, entry, EntryRow(kind, codec, stored, raw, chunks), start, length, ordinal)
+
+
+def pack_number_of(chunk_id: bytes, value: bytes) -> int:
+    """The pack number in a location's value; its checksum is compared."""
+    return int.from_bytes(unsealed(chunk_id, value)[: _NUMBER.size], "big")
 
 
 def number_key(number: int) -> bytes:
@@ -164,3 +207,49 @@ def encode_tombstone(stone: Tombstone) -> bytes:
     key = tombstone_key(stone.removed_seq, stone.ordinal)
     head = _TOMBSTONE.pack(len(stone.name), stone.version, stone.removed_ns)
     return sealed(key, head + stone.name + stone.descriptor)
+
+
+def decode_tombstone(key: bytes, value: bytes) -> Tombstone:
+    body = unsealed(key, value)
+    removed_seq, ordinal = _TOMBSTONE_KEY.unpack(key)
+    length, version, removed_ns = _TOMBSTONE.unpack_from(body)
+    end = _TOMBSTONE.size + length
+    return Tombstone(removed_seq, ordinal, body[_TOMBSTONE.size : end], version, body[end:], removed_ns)
+
+
+def encode_lease(row: LeaseRow) -> bytes:
+    head = _LEASE.pack(row.seq, row.acquired_ns, row.expires_ns)
+    return sealed(row.id, head + messages.encode([row.owner, row.kind, row.note]))
+
+
+def decode_lease(lease_id: bytes, value: bytes) -> LeaseRow:
+    body = unsealed(lease_id, value)
+    texts = messages.decode(body[_LEASE.size :], "lease", ErrorKind.INDEX_VALUE)
+    return LeaseRow(lease_id, *_LEASE.unpack_from(body), *texts)
+
+
+def encode_pin(row: PinRow) -> bytes:
+    is_name = isinstance(row.target, str)
+    target = row.target.encode() if isinstance(row.target, str) else row.target
+    return sealed(pin_key(row), _PIN.pack(row.seq, is_name) + target)
+
+
+def decode_pin(key: bytes, value: bytes) -> PinRow:
+    body = unsealed(key, value)
+    seq, is_name = _PIN.unpack_from(body)
+    target = body[_PIN.size :]
+    return PinRow(key[:16], seq, target.decode() if is_name else target)
+
+
+def pin_key(row: PinRow) -> bytes:
+    """Lease id and a hash of the target: names are longer than what a key or a duplicate may be."""
+    target = row.target.encode() if isinstance(row.target, str) else row.target
+    return row.lease_id + blake3(target).digest(16)
+
+
+def encode_swept(row: SweptRow) -> bytes:
+    return sealed(row.id, _SWEPT.pack(row.seq, row.swept_ns, row.length, row.is_orphan))
+
+
+def decode_swept(pack_id: bytes, value: bytes) -> SweptRow:
+    return SweptRow(pack_id, *_SWEPT.unpack(unsealed(pack_id, value)))

@@ -4,7 +4,8 @@ Rule 1: a transaction is short; a list takes a page at a time, so that old pages
 Rule 2: absence here proves nothing for deletion (collector, rule T).
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice, takewhile
 from typing import NamedTuple, TypeAlias
 
 import lmdb
@@ -12,10 +13,10 @@ import lmdb
 from casbank.errors import ErrorKind
 from casbank.format import messages
 from casbank.index import tables
-from casbank.index.tables import NameRow, PackRow, State, Tombstone
+from casbank.index.tables import LeaseRow, NameRow, PackRow, PinRow, State, SweptRow, Tombstone
 from casbank.model import Location
 
-TABLES = ("chunk", "pack", "pack_number", "name", "tombstone", "meta")
+TABLES = ("chunk", "pack", "pack_number", "name", "tombstone", "lease", "pin", "swept", "meta")
 # A chunk that lies in several packs has a value for each.
 DUPLICATE_TABLES = frozenset({"chunk"})
 
@@ -25,6 +26,8 @@ _STATE = b"state"
 _CHECKPOINT = b"checkpoint"
 _CONFIG = b"config/"
 _AFTER_ALL_NAMES = b"\xff"
+# Rows that are found before they are removed.
+_ROWS = 2**16
 
 
 class CheckpointRow(NamedTuple):
@@ -55,18 +58,34 @@ class Snapshot:
         value = self._transaction.get(chunk_id, db=self._chunks)
         return None if value is None else tables.decode_location(chunk_id, value)
 
-    def has_chunk(self, chunk_id: bytes) -> bool:
-        """Whether a chunk or node is known. Its row's checksum counts here too: a wrong yes would lose data."""
+    def pack_with(self, chunk_id: bytes) -> int | None:
+        """The number of the oldest live pack with a chunk or node; None if there is none.
+
+        The row's checksum counts here too: a wrong answer would lose data.
+        """
         value = self._transaction.get(chunk_id, db=self._chunks)
-        if value is None:
-            return False
-        tables.unsealed(chunk_id, value)
-        return True
+        return None if value is None else tables.pack_number_of(chunk_id, value)
+
+    def all_copies(self, ids: Iterable[bytes]) -> Iterator[tuple[bytes, list[Location]]]:
+        """Where each chunk or node is, in every live pack that has it, the oldest first; none if it is unknown."""
+        cursor = self._transaction.cursor(self._chunks)
+        for chunk_id in ids:
+            values = cursor.iternext_dup() if cursor.set_key(chunk_id) else ()
+            yield chunk_id, [tables.decode_location(chunk_id, value) for value in values]
 
     def pack(self, number: int) -> PackRow | None:
         """A pack by the number that locations name it with."""
         value = self._get("pack", tables.number_key(number))
         return None if value is None else tables.decode_pack(number, value)
+
+    def has_pack(self, number: int) -> bool:
+        """Whether a pack is live. The row's checksum counts here too."""
+        key = tables.number_key(number)
+        value = self._get("pack", key)
+        if value is None:
+            return False
+        tables.unsealed(key, value)
+        return True
 
     def packs(self) -> Iterator[tuple[int, PackRow]]:
         """All live packs by number."""
@@ -74,8 +93,48 @@ class Snapshot:
             number = int.from_bytes(key, "big")
             yield number, tables.decode_pack(number, value)
 
-    def has_pack(self, pack_id: bytes) -> bool:
-        return self._get("pack_number", pack_id) is not None
+    def pack_number(self, pack_id: bytes) -> int | None:
+        """The number of a live pack."""
+        value = self._get("pack_number", pack_id)
+        return None if value is None else int.from_bytes(tables.unsealed(pack_id, value), "big")
+
+    def lease(self, lease_id: bytes) -> LeaseRow | None:
+        """A living lease."""
+        value = self._get("lease", lease_id)
+        return None if value is None else tables.decode_lease(lease_id, value)
+
+    def leases(self) -> Iterator[LeaseRow]:
+        """All living leases, by id."""
+        for key, value in self._transaction.cursor(self._databases["lease"]).iternext():
+            yield tables.decode_lease(key, value)
+
+    def pins(self, lease_id: bytes = b"") -> Iterator[PinRow]:
+        """What a lease holds; without an id, what all do."""
+        cursor = self._transaction.cursor(self._databases["pin"])
+        if cursor.set_range(lease_id or b"\x00"):
+            for key, value in cursor.iternext():
+                if not key.startswith(lease_id):
+                    return
+                yield tables.decode_pin(key, value)
+
+    def swept_pack(self, pack_id: bytes) -> SweptRow | None:
+        """A pack that is dead and may still lie in the store."""
+        value = self._get("swept", pack_id)
+        return None if value is None else tables.decode_swept(pack_id, value)
+
+    def swept_packs(self) -> Iterator[SweptRow]:
+        """All of those, by id."""
+        for key, value in self._transaction.cursor(self._databases["swept"]).iternext():
+            yield tables.decode_swept(key, value)
+
+    def tombstones(self, after: tuple[int, int] | None, limit: int) -> list[Tombstone]:
+        """Up to ``limit`` versions that were removed or replaced, the oldest first, behind ``after`` (removed seq,
+        ordinal)."""
+        cursor = self._transaction.cursor(self._databases["tombstone"])
+        start = b"\x00" if after is None else tables.tombstone_key(after[0], after[1] + 1)
+        if not cursor.set_range(start):
+            return []
+        return [tables.decode_tombstone(key, value) for key, value in islice(cursor.iternext(), limit)]
 
     def name(self, name: bytes) -> NameRow | None:
         """The current version of a name."""
@@ -133,6 +192,15 @@ class Snapshot:
         value = self._get("meta", full)
         return None if value is None else messages.decode(tables.unsealed(full, value), key, ErrorKind.INDEX_VALUE)[0]
 
+    def config_keys(self, prefix: str) -> list[str]:
+        """The names of properties that begin with ``prefix``."""
+        start = _CONFIG + prefix.encode()
+        cursor = self._transaction.cursor(self._databases["meta"])
+        if not cursor.set_range(start):
+            return []
+        keys = takewhile(lambda key: key.startswith(start), cursor.iternext(values=False))
+        return [key.removeprefix(_CONFIG).decode() for key in keys]
+
     def rows(self, table: str) -> Iterator[tuple[bytes, bytes]]:
         """Every row of a table as it is stored: for comparing one index with another."""
         yield from self._transaction.cursor(self._databases[table]).iternext()
@@ -167,6 +235,52 @@ class Edit(Snapshot):
     def put_pack(self, number: int, row: PackRow) -> None:
         self._put("pack", tables.number_key(number), tables.encode_pack(number, row))
         self._put("pack_number", row.info.id, tables.sealed(row.info.id, tables.number_key(number)))
+
+    def remove_pack(self, number: int, pack_id: bytes) -> None:
+        self._delete("pack", tables.number_key(number))
+        self._delete("pack_number", pack_id)
+
+    def remove_chunks(self, rows: Iterable[tuple[bytes, Location]]) -> None:
+        """Remove the locations of one pack, exactly as they were put."""
+        for chunk_id, value in sorted((chunk_id, tables.encode_location(chunk_id, place)) for chunk_id, place in rows):
+            self._transaction.delete(chunk_id, value, db=self._chunks)
+
+    def remove_chunks_of(self, numbers: Collection[int]) -> None:
+        """Remove every location in packs whose tables cannot be read: looks at every row."""
+        prefixes = tuple(map(tables.number_key, numbers))
+        start = b"\x00"
+        while True:
+            cursor = self._transaction.cursor(self._chunks)
+            rows = cursor.iternext() if cursor.set_range(start) else iter(())
+            # Found first and deleted then: a cursor that deletes may stop short behind the last of several copies.
+            found = list(islice(((key, value) for key, value in rows if value.startswith(prefixes)), _ROWS))
+            for key, value in found:
+                self._transaction.delete(key, value, db=self._chunks)
+            if len(found) < _ROWS:
+                return
+            start = found[-1][0]
+
+    def put_lease(self, row: LeaseRow) -> None:
+        self._put("lease", row.id, tables.encode_lease(row))
+
+    def put_pin(self, row: PinRow) -> None:
+        """Hold something for a lease; what it holds already stays as it was pinned first."""
+        self._transaction.put(tables.pin_key(row), tables.encode_pin(row), overwrite=False, db=self._databases["pin"])
+
+    def remove_lease(self, lease_id: bytes) -> None:
+        """A lease and all it holds."""
+        self._delete("lease", lease_id)
+        for row in list(self.pins(lease_id)):
+            self._delete("pin", tables.pin_key(row))
+
+    def put_swept(self, row: SweptRow) -> None:
+        self._put("swept", row.id, tables.encode_swept(row))
+
+    def remove_swept(self, pack_id: bytes) -> None:
+        self._delete("swept", pack_id)
+
+    def remove_tombstone(self, stone: Tombstone) -> None:
+        self._delete("tombstone", tables.tombstone_key(stone.removed_seq, stone.ordinal))
 
     def put_name(self, row: NameRow) -> NameRow | None:
         """Set a name; returns the version that it replaced."""
@@ -219,8 +333,11 @@ class Edit(Snapshot):
         if rows:
             self._put("name", key, tables.encode_bucket(key, rows))
         else:
-            self._transaction.delete(key, db=self._databases["name"])
+            self._delete("name", key)
         return next((other for other in before if other.name == name), None)
+
+    def _delete(self, table: str, key: bytes) -> None:
+        self._transaction.delete(key, db=self._databases[table])
 
     def _put(self, table: str, key: bytes, value: bytes) -> None:
         self._transaction.put(key, value, db=self._databases[table])

@@ -24,6 +24,7 @@ from blake3 import blake3
 import casbank
 from casbank import Bank, CasbankError, CorruptionError, ErrorKind, KeyMismatchError, UnsupportedFormatError, limits
 from casbank.engine.packing import PACK_BUFFER_BYTES, Group, PackBuilder
+from casbank.engine.rules import Reliance
 from casbank.format.bank import BankDescriptor, decode_bank, encode_bank
 from casbank.format.descriptor import Descriptor, encode_descriptor
 from casbank.format.header import Header, Kind, Suite, sequence_id
@@ -681,7 +682,7 @@ def publish(bank: Bank, name: str, info: PackInfo, parts: Sequence[Buffer]) -> N
     engine.resources.store.put_new(pack_name(info.id), parts)
     root = blake3(name.encode()).digest()
     item = encode_descriptor(Descriptor(limits.ENTRY_RAW_BYTES_MAX, root, None, 0, 0, 0, {}, None))
-    engine.commit(lambda now: [Packs((info,)), Put(name, item)])
+    engine.commit(lambda now: [Packs((info,)), Put(name, item)], None, Reliance((), engine.follower.seen.seq))
 
 
 def test_hostile_writer_with_the_key(victim: Scene) -> None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from casbank.cli.main import command
 
 SCRIPT = Path(sys.executable).with_name("casbank")
+_HEADER_BYTES = 128
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -72,3 +73,13 @@ def files_below(root: Path) -> dict[str, bytes]:
             if not path.is_symlink() and path.is_file():
                 found[os.fspath(path.relative_to(root))] = path.read_bytes()
     return found
+
+
+def flip_every_pack(bank: Path) -> None:
+    """Damage the first entry of each pack."""
+    for pack in (bank / "packs").rglob("*"):
+        if pack.is_file():
+            data = bytearray(pack.read_bytes())
+            data[_HEADER_BYTES + 50] ^= 1
+            pack.chmod(0o644)
+            pack.write_bytes(data)

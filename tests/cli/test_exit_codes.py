@@ -11,20 +11,10 @@ from blake3 import blake3
 from casbank import Bank
 from casbank.cli.console import Console
 from casbank.cli.failure import explain
-from cli.shell import failed, files_below, script, start
+from cli.shell import failed, files_below, flip_every_pack, script, start
 
 HEADER_BYTES = 128
 MAJOR_AT = 8
-
-
-def flip_every_pack(bank: Path) -> None:
-    """Damage the first entry of each pack."""
-    for pack in (bank / "packs").rglob("*"):
-        if pack.is_file():
-            data = bytearray(pack.read_bytes())
-            data[HEADER_BYTES + 50] ^= 1
-            pack.chmod(0o644)
-            pack.write_bytes(data)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,13 @@ WITH_A_KEY = [
     ("stat", "BANK", "x"),
     ("cp", "BANK", "x", "z"),
     ("rm", "BANK", "x"),
+    ("undelete", "BANK", "old"),
     ("info", "BANK"),
+    ("gc", "BANK"),
+    ("lease", "ls", "BANK"),
+    ("lease", "acquire", "BANK", "me"),
+    ("lease", "renew", "BANK", "LEASE"),
+    ("lease", "release", "BANK", "LEASE"),
     ("index", "rebuild", "BANK"),
     ("index", "verify", "BANK"),
     ("key", "ls", "BANK"),
@@ -61,7 +67,11 @@ def test_every_verb_opens_an_encrypted_bank(locked: Path, key: Path, tmp_path: P
     with Bank.open(locked, key_file=key) as bank:
         slot = bank.keys.add(key_file=file).id
         bank.keys.rotate()
-    places = {"BANK": locked, "FILE": file, "TREE": tmp_path / "tree", "OUT": tmp_path / "out", "SLOT": slot}
+        bank.put("old", b"content")
+        bank.delete("old")
+        lease = bank.acquire_lease("me").id
+    folders = {"TREE": tmp_path / "tree", "OUT": tmp_path / "out"}
+    places = {"BANK": locked, "FILE": file, "SLOT": slot, "LEASE": lease, **folders}
     arguments = [places.get(word, word) for word in verb]
     before = files_below(locked)
     code, message = failed(*arguments)

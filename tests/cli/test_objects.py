@@ -154,8 +154,9 @@ OBJECT_KEYS = {"name", "size", "etag", "digest", "version", "created", "metadata
 STATS_KEYS = {
     "bank_id", "format", "chunking", "compression", "suite", "created", "keep_deleted_s", "objects", "logical_bytes",
     "unique_bytes", "stored_bytes", "packs", "chunks", "deleted_objects", "journal_bytes", "index_bytes", "version",
-    "dedup_ratio", "compression_ratio",
+    "dedup_ratio", "compression_ratio", "last_collection",
 }  # fmt: skip
+INFO_KEYS = STATS_KEYS | {"plan", "plan_error", "collection_overdue"}
 
 
 def test_json_documents_have_stable_keys(filled: Path, tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_json_documents_have_stable_keys(filled: Path, tmp_path: Path) -> None:
     libraries = {"blake3", "click", "lmdb", "msgpack", "zstandard"}
     expected = {
         ("init", tmp_path / "new"): STATS_KEYS,
-        ("info", filled): STATS_KEYS,
+        ("info", filled): INFO_KEYS,
         ("put", filled, "x", tmp_path / "tree" / "x"): OBJECT_KEYS,
         ("stat", filled, "x"): OBJECT_KEYS,
         ("cp", filled, "x", "y"): OBJECT_KEYS,
@@ -176,6 +177,8 @@ def test_json_documents_have_stable_keys(filled: Path, tmp_path: Path) -> None:
         },
         ("get", filled, "--recursive", "x", "-o", tmp_path / "dir"): {"files", "bytes", "seconds", "failures"},
         ("rm", filled, "x"): {"removed", "failures"},
+        ("undelete", filled, "x"): OBJECT_KEYS,
+        ("gc", filled): {"plan", "report"},
         ("rm", filled, "--recursive", "y"): {"removed", "failures"},
         ("index", "verify", filled): {"clean", "differences"},
         ("index", "rebuild", filled): {"objects"},

@@ -1,6 +1,7 @@
 """Blocks of a checkpoint."""
 
 import struct
+from contextlib import nullcontext
 
 import msgpack
 import pytest
@@ -10,7 +11,14 @@ from hypothesis import strategies as st
 
 from casbank import limits
 from casbank.errors import CorruptionError, UnsupportedFormatError
-from casbank.format.checkpoint import BLOCK_HEAD_BYTES, Section, decode_block, decode_block_head, encode_block
+from casbank.format.checkpoint import (
+    BLOCK_HEAD_BYTES,
+    SECTION_ORDER,
+    Section,
+    decode_block,
+    decode_block_head,
+    encode_block,
+)
 from casbank.format.header import Kind, sequence_id
 from casbank.format.messages import ARRAY_LENGTH_MAX
 
@@ -20,9 +28,12 @@ GOOD = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, Section.NAMES, ROWS, final=Tr
 _NUMBERS = st.integers(0, 2**63 - 1)
 _TEXTS = st.text(max_size=40)
 _BLOBS = st.binary(max_size=80)
+_PINS = st.lists(st.tuples(_TEXTS | _BLOBS, _NUMBERS).map(list), max_size=4)
 _ROWS_OF = {
     Section.CONFIG: st.tuples(_TEXTS, st.none() | _TEXTS | _NUMBERS | _BLOBS),
     Section.PACKS: st.tuples(_NUMBERS, _BLOBS, _NUMBERS, _NUMBERS, _BLOBS, _NUMBERS, _NUMBERS),
+    Section.LEASES: st.tuples(_BLOBS, _NUMBERS, _NUMBERS, _NUMBERS, _TEXTS, _TEXTS, _TEXTS, _PINS),
+    Section.SWEPT: st.tuples(_BLOBS, _NUMBERS, _NUMBERS, _NUMBERS, _NUMBERS),
     Section.NAMES: st.tuples(_TEXTS, _NUMBERS, _BLOBS),
     Section.TOMBSTONES: st.tuples(_NUMBERS, _NUMBERS, _TEXTS, _NUMBERS, _BLOBS, _NUMBERS),
     Section.STATE: st.tuples(_NUMBERS, _BLOBS, *[_NUMBERS] * 6),
@@ -42,9 +53,22 @@ def test_block_round_trips(data: st.DataObject, section: Section, final: bool) -
 @pytest.mark.parametrize("row", [[], [True], ["a", True, b""], [1.5, b"", 1, 1, 1, 1, 1, 1], [None] * 6])
 def test_row_of_another_shape_is_refused(section: Section, row: list[object]) -> None:
     """A row whose items are not the section's, in number or type, never leaves the decoder."""
-    block = encode_block(CHECKPOINT_SEAL, BLOCK_NUMBER, section, [row], final=False)
     with pytest.raises(CorruptionError):
-        read_block(block)
+        read_block(block_of(msgpack.packb([int(section), row])))
+
+
+@pytest.mark.parametrize("pin", [[], [PACK_ID], [PACK_ID, 1, 1], [1, 1], [None, 1], ["name", True], "name", PACK_ID, 1])
+def test_pin_of_another_shape_is_refused(pin: object) -> None:
+    """What a lease holds is a pack or a name, and since when."""
+    good = ["name", 1], [PACK_ID, 2]
+    for pins, refused in ((good, False), ([*good, pin], True)):
+        block = block_of(msgpack.packb([int(Section.LEASES), [PACK_ID, 1, 2, 3, "owner", "pin", "note", pins]]))
+        with pytest.raises(CorruptionError) if refused else nullcontext():
+            assert read_block(block).section is Section.LEASES
+
+
+def test_every_section_is_tested() -> None:
+    assert set(_ROWS_OF) == set(Section) == set(SECTION_ORDER)
 
 
 def test_block_of_more_rows_than_a_list_may_have_round_trips() -> None:
@@ -87,7 +111,7 @@ def test_final_mark_is_sealed() -> None:
         read_block(bytes(data))
 
 
-@pytest.mark.parametrize("section", [0, 7, 255, -1, "NAMES", None, True, 5.0, [], b""])
+@pytest.mark.parametrize("section", [0, 8, 255, -1, "NAMES", None, True, 5.0, [], b""])
 def test_unknown_section_is_unsupported(section: object) -> None:
     """A section of a later version is refused as such."""
     with pytest.raises(UnsupportedFormatError):
@@ -124,8 +148,8 @@ def test_rows_are_lists(rows: list[object]) -> None:
 
 def test_what_could_not_be_read_is_not_written() -> None:
     """Pins too many for the reader, and rows too many for a block, fail before they are sealed."""
-    pins = [PACK_ID] * (ARRAY_LENGTH_MAX + 1)
-    lease = [bytes(16), "owner", "kind", 1, 2, pins, "", 3]
+    pins = [[PACK_ID, 1]] * (ARRAY_LENGTH_MAX + 1)
+    lease = [bytes(16), 1, 2, 3, "owner", "kind", "note", pins]
     for section, rows in ((Section.LEASES, [lease]), (Section.NAMES, [[]] * 2**20), (Section.NAMES, [[bytes(2**22)]])):
         with pytest.raises(AssertionError):
             encode_block(CHECKPOINT_SEAL, 0, section, rows, final=True)

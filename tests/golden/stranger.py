@@ -2,9 +2,9 @@
 
 Who wrote what reads unencrypted banks had not seen casbank's code; what it read differently from casbank at first (the
 tail of a journal, what counts as an item) was settled by correcting the document, and then this. Keys and encryption
-were added from the document's text. It shares nothing with casbank, so that what both find is what the document says.
-The numbers in the comments are the document's sections. It reads whole files into memory and is made to be checked, not
-to be fast.
+were added from the document's text, and so were leases and collections. It shares nothing with casbank, so that what
+both find is what the document says. The numbers in the comments are the document's sections. It reads whole files into
+memory and is made to be checked, not to be fast.
 """
 
 import base64
@@ -164,7 +164,8 @@ def items(value: Any) -> int:
 BIN16, BIN32, INT = binary(16), binary(32), integer()
 DESCRIPTOR_BYTES = binary(1, 256 * KIB)
 VALUE: Check = lambda value: value is None or type(value) in {str, int, bytes}  # noqa: E731
-PIN: Check = lambda value: string(value) or BIN16(value)  # noqa: E731
+PIN: Check = lambda value: object_name(value) or BIN16(value)  # noqa: E731
+HELD: Check = lambda value: type(value) is list and bool(fields(value, (PIN, integer(1)), "a pin"))  # noqa: E731
 PACK = (BIN16, integer(1, 2), integer(0, GIB), BIN32, integer(0, 1 << 20), INT)
 PACK_ROW: Check = lambda value: type(value) is list and bool(fields(value, PACK, "a pack"))  # noqa: E731
 DESCRIPTOR = (integer(1, 1), INT, BIN32, maybe(BIN32), integer(0, 8), integer(0, 255), INT, metadata_map,
@@ -188,17 +189,21 @@ OPERATIONS: dict[int, tuple[Check, ...]] = {
     12: (string, VALUE),
     13: (),
 }
+# In the order in which they stand.
 SECTIONS: dict[int, tuple[Check, ...]] = {
     1: (string, VALUE),
     2: (integer(1), *PACK),
+    3: (BIN16, integer(1), INT, INT, string, string, string, array(HELD)),
+    7: (BIN16, integer(1), INT, integer(0, GIB), integer(0, 1)),
     4: (object_name, integer(1), DESCRIPTOR_BYTES),
     5: (integer(1), INT, object_name, integer(1), DESCRIPTOR_BYTES, INT),
     6: (integer(1), BIN32, INT, INT, INT, INT, INT, INT),
 }
 ORDERS: dict[int, Callable[[list[Any]], Any]] = {
-    1: lambda row: row[0].encode(), 2: lambda row: row[0], 4: lambda row: row[0].encode(), 5: lambda row: row[:2],
-    6: lambda row: 0,
+    1: lambda row: row[0].encode(), 2: lambda row: row[0], 3: lambda row: row[0], 7: lambda row: row[0],
+    4: lambda row: row[0].encode(), 5: lambda row: row[:2], 6: lambda row: 0,
 }  # fmt: skip
+RESERVED = {"first", "keyring", "swept", "orphans"}
 
 
 # --- headers (2), messages (3), payloads (1) -------------------------------------------------------------------------
@@ -505,6 +510,7 @@ class Record:
     hash: bytes
     length: int
     epoch: int
+    time: int
     operations: list[list[Any]]
 
 
@@ -518,7 +524,7 @@ def parse_record(data: bytes, seq: int, secrets: Secrets) -> Record:
     payload = unpack(expanded(frame[0], raw, frame[8:]), f"record {seq}")
     known(payload[0] == 1, f"record {seq}: version")
     checks = (integer(1, 1), integer(seq, seq), BIN32, BIN16, BIN16, INT, lambda v: type(v) is list and len(v) <= MIB)
-    operations = fields(payload, checks, f"record {seq}")[6]
+    *_, time, operations = fields(payload, checks, f"record {seq}")
     for operation in operations:
         need(type(operation) is list and len(operation) > 0, f"record {seq}: operation")
         known(operation[0] in OPERATIONS, f"record {seq}: operation {operation[0]}")
@@ -526,7 +532,7 @@ def parse_record(data: bytes, seq: int, secrets: Secrets) -> Record:
         need(items(operation) <= 65_536, f"record {seq}: items")
     names = [operation[1] for operation in operations if operation[0] in {3, 4}]
     need(len(names) == len(set(names)), f"record {seq}: a name twice")
-    return Record(seq, payload[2], digest, len(data), epoch_of(sealed.header), operations)
+    return Record(seq, payload[2], digest, len(data), epoch_of(sealed.header), time, operations)
 
 
 def frame_head(data: bytes, at: int) -> tuple[int, int] | None:
@@ -583,6 +589,12 @@ class State:
     config: dict[str, Any] = field(default_factory=dict)
     packs: dict[bytes, list[Any]] = field(default_factory=dict)  # id -> [number, id, kind, length, hash, entries, raw]
     names: dict[str, tuple[int, bytes]] = field(default_factory=dict)  # name -> version, descriptor
+    # (removed seq, position) -> name, version, descriptor, removed time
+    tombstones: dict[tuple[int, int], tuple[str, int, bytes, int]] = field(default_factory=dict)
+    # id -> [id, seq, acquired, expires, owner, kind, note]
+    leases: dict[bytes, list[Any]] = field(default_factory=dict)
+    pins: dict[bytes, dict[bytes | str, int]] = field(default_factory=dict)  # lease id -> pack id or name -> since
+    swept: dict[bytes, list[Any]] = field(default_factory=dict)  # id -> [id, seq, time, length, orphan]
 
     @property
     def epoch(self) -> int:
@@ -594,35 +606,94 @@ class State:
         need(secrets.suite == 0 or record.epoch == max(1, self.epoch), f"record {record.seq}: key epoch")
         for position, (number, *values) in enumerate(record.operations):
             need((number == 1) == (record.seq == 1 and position == 0), "FIRST: not where it belongs")
-            known(number not in {7, 9}, f"record {record.seq}: operation {number}")
-            if number == 1:
-                need(values == [secrets.bank_id, secrets.bank_hash], "FIRST: another bank")
-                self.config["first"] = secrets.bank_hash
-            elif number == 2:
-                for row in values[0]:
-                    if row[0] not in self.packs:
-                        self.packs[row[0]] = [self.next_pack, *row]
-                        self.next_pack += 1
-            elif number == 3:
-                self.names[values[0]] = (record.seq, values[1])
-            elif number == 4:
-                self.names.pop(values[0], None)
-            elif number == 11:
-                need(secrets.suite != 0, "KEYRING: not of an encrypted bank")
-                need(values[0] == self.epoch + 1 and (values[0] == 1) == (record.seq == 1), "KEYRING: number")
-                self.config["keyring"] = values
-            elif number == 12:
-                need(values[0] not in {"first", "keyring"}, "CONFIG: a reserved key")
-                self.config[values[0]] = values[1]
+            known(number != 9, f"record {record.seq}: operation {number}")
+            if number in {1, 11, 12}:
+                self._change_bank(number, values, record.seq, secrets)
+            elif number in {2, 5, 6, 7, 8}:
+                self._change_packs(number, values, record)
+            elif number in {3, 4}:
+                before = self.names.pop(values[0], None)
+                if before is not None:
+                    self.tombstones[record.seq, position] = (values[0], *before, record.time)
+                if number == 3:
+                    self.names[values[0]] = (record.seq, values[1])
         need(len(record.operations) > 0 or record.seq > 1, "record 1: no FIRST")
         need(secrets.suite == 0 or self.epoch > 0, "record 1: no KEYRING")
         self.seq, self.hash, self.journal_bytes = record.seq, record.hash, self.journal_bytes + record.length
+
+    def _change_bank(self, number: int, values: list[Any], seq: int, secrets: Secrets) -> None:
+        if number == 1:
+            need(values == [secrets.bank_id, secrets.bank_hash], "FIRST: another bank")
+            self.config["first"] = secrets.bank_hash
+        elif number == 11:
+            need(secrets.suite != 0, "KEYRING: not of an encrypted bank")
+            need(values[0] == self.epoch + 1 and (values[0] == 1) == (seq == 1), "KEYRING: number")
+            self.config["keyring"] = values
+        else:
+            need(values[0] not in RESERVED, "CONFIG: a reserved key")
+            self.config[values[0]] = values[1]
+            if values[0] == "forgotten" and type(values[1]) is int:
+                self._forget_versions(values[1])
+
+    def _change_packs(self, number: int, values: list[Any], record: Record) -> None:
+        if number == 2:
+            self._publish(record.seq, values[0], values[1])
+        elif number == 5:
+            lease_id, owner, kind, acquired, expires, pins, note = values
+            row = self.leases.setdefault(lease_id, [lease_id, record.seq, acquired, expires, owner, kind, note])
+            row[3], row[6] = expires, note
+            self._pin(record.seq, lease_id, pins)
+        elif number == 6:
+            self.leases.pop(values[0], None)
+            self.pins.pop(values[0], None)
+        elif number == 7:
+            self._sweep(record, values[0])
+        else:
+            self._forget_packs(values[0])
+
+    def _publish(self, seq: int, rows: list[list[Any]], lease_id: bytes | None) -> None:
+        for row in rows:
+            need(row[0] not in self.swept, "PACKS: a pack that was swept")
+            if row[0] not in self.packs:
+                self.packs[row[0]] = [self.next_pack, *row]
+                self.next_pack += 1
+        if lease_id in self.leases:
+            self._pin(seq, lease_id, [row[0] for row in rows])
+
+    def _pin(self, seq: int, lease_id: bytes, targets: list[Any]) -> None:
+        held = self.pins.setdefault(lease_id, {})
+        for target in targets:
+            held.setdefault(target, seq)
+
+    def _sweep(self, record: Record, pack_ids: list[bytes]) -> None:
+        for pack_id in pack_ids:
+            if pack_id not in self.swept:
+                row = self.packs.pop(pack_id, None)
+                orphan = row is None
+                self.swept[pack_id] = [pack_id, record.seq, record.time, 0 if row is None else row[3], int(orphan)]
+                self.config["swept"] = record.seq
+
+    def _forget_packs(self, pack_ids: list[bytes]) -> None:
+        for pack_id in pack_ids:
+            row = self.swept.pop(pack_id, None)
+            if row is not None and row[4]:
+                self.config["orphans"] = max(row[1], self.config.get("orphans", 0))
+
+    def _forget_versions(self, until: int) -> None:
+        since: dict[bytes | str, list[int]] = {}
+        for held in self.pins.values():
+            for target, seq in held.items():
+                since.setdefault(target, []).append(seq)
+        for (removed, position), (name, version, _, _) in list(self.tombstones.items()):
+            if removed <= until and not any(version <= seq < removed for seq in since.get(name, ())):
+                del self.tombstones[removed, position]
 
 
 def checkpoint_rows(data: bytes, seq: int, secrets: Secrets) -> dict[int, list[list[Any]]]:
     """The rows of a checkpoint's sections."""
     sealed = secrets.sealed(data, CHECKPOINT, numbered(seq))
     sections: dict[int, list[list[Any]]] = {number: [] for number in SECTIONS}
+    ranks = {number: rank for rank, number in enumerate(SECTIONS)}
     at, flags, block, latest = 128, 0, 0, 0
     while flags == 0:
         need(len(data) >= at + 12, "checkpoint: ends before its last block")
@@ -633,13 +704,14 @@ def checkpoint_rows(data: bytes, seq: int, secrets: Secrets) -> dict[int, list[l
         plain = expanded(codec, raw, sealed.opened(LANE_BODY, block, data[at + 12 : at + 12 + stored], extra))
         number, *rows = unpack(plain, "checkpoint")
         known(number in SECTIONS, f"checkpoint: section {number}")
-        need(number >= latest and sum(map(items, rows)) <= 1 << 19, "checkpoint: sections")
+        need(ranks[number] >= latest and len(rows) > 0, "checkpoint: sections")
+        need(sum(map(items, rows)) <= 1 << 19, "checkpoint: items")
         sections[number] += [fields(row, SECTIONS[number], f"section {number}") for row in rows]
-        at, block, latest = at + 12 + stored, block + 1, number
+        at, block, latest = at + 12 + stored, block + 1, ranks[number]
     need(at == len(data), "checkpoint: bytes behind its last block")
     for number, rows in sections.items():
         keys = [ORDERS[number](row) for row in rows]
-        need(all(one < two for one, two in pairwise(keys)), f"section {number}: order")
+        need(all(one < two or (one == two and number == 3) for one, two in pairwise(keys)), f"section {number}: order")
     return sections
 
 
@@ -656,6 +728,14 @@ def load_checkpoint(folder: Path, secrets: Secrets, operation: list[Any]) -> Sta
     state = State(at, hash_at, next_pack, length, dict(sections[1]))
     state.packs = {row[1]: row for row in sections[2]}
     state.names = {name: (version, descriptor) for name, version, descriptor in sections[4]}
+    state.tombstones = {(row[0], row[1]): (row[2], row[3], row[4], row[5]) for row in sections[5]}
+    for *lease, pins in sections[3]:
+        need(state.leases.setdefault(lease[0], lease) == lease, "LEASES: two rows of one lease differ")
+        held = state.pins.setdefault(lease[0], {})
+        need(not any(target in held for target, _ in pins), "LEASES: a pin twice")
+        held.update((target, since) for target, since in pins)
+    state.swept = {row[0]: row for row in sections[7]}
+    need(not state.swept.keys() & state.packs.keys(), "SWEPT: a pack that is live")
     need(at == seq and state.config.get("first") == secrets.bank_hash, "checkpoint: of another place or bank")
     need(("keyring" in state.config) == (secrets.suite != 0), "checkpoint: keyring")
     if "keyring" in state.config:
@@ -796,12 +876,20 @@ class StrangerBank:
     def objects(self) -> Iterator[StoredObject]:
         """Every object, in the order of the names' bytes."""
         for name, (version, packed) in sorted(self.state.names.items(), key=lambda item: item[0].encode()):
-            _, size, root, digest, depth, _, created, metadata, inline = parse_descriptor(packed, self.secrets)
-            if inline is not None:
-                content = inline
-            else:
-                content = self._fetch(CHUNKS, root) if depth == 0 else b"".join(self.chunks(root, depth))
-            need(len(content) == size, f"{name}: size")
-            need(digest is None or blake3(content).digest() == digest, f"{name}: digest")
-            text = None if digest is None else digest.hex()
-            yield StoredObject(name, size, root.hex(), text, version, created, metadata, content)
+            yield self._object(name, version, packed)
+
+    def removed(self) -> Iterator[StoredObject]:
+        """Every version that has a tombstone, in the order of their removal; some may have been collected."""
+        for _, (name, version, packed, _) in sorted(self.state.tombstones.items()):
+            yield self._object(name, version, packed)
+
+    def _object(self, name: str, version: int, packed: bytes) -> StoredObject:
+        _, size, root, digest, depth, _, created, metadata, inline = parse_descriptor(packed, self.secrets)
+        if inline is not None:
+            content = inline
+        else:
+            content = self._fetch(CHUNKS, root) if depth == 0 else b"".join(self.chunks(root, depth))
+        need(len(content) == size, f"{name}: size")
+        need(digest is None or blake3(content).digest() == digest, f"{name}: digest")
+        text = None if digest is None else digest.hex()
+        return StoredObject(name, size, root.hex(), text, version, created, metadata, content)
