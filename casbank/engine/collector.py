@@ -364,7 +364,14 @@ class _OrphanWord:
 
 
 def _deleted(now: Snapshot, rows: Sequence[SweptRow]) -> list[Op]:
-    left = tuple(row.id for row in rows if now.swept_pack(row.id) is not None)
+    # Who began a pack under a lease must be able to see that it was swept.
+    oldest_write = min((lease.seq for lease in now.leases() if lease.kind == "write"), default=None)
+    left = tuple(
+        row.id
+        for row in rows
+        if now.swept_pack(row.id) is not None
+        and not (row.is_orphan and oldest_write is not None and oldest_write < row.seq)
+    )
     return [Deleted(left)] if left else []
 
 
@@ -573,7 +580,8 @@ def _check_journal(engine: Engine) -> None:
     head = engine.follower.catch_up()
     for blob in engine.resources.store.list("checkpoints/"):
         seq = blob.name.removeprefix("checkpoints/").partition("-")[0]
-        if seq.isdigit() and int(seq) > head.seq:
+        # Others may have written it since.
+        if seq.isdigit() and int(seq) > head.seq and int(seq) > engine.follower.catch_up().seq:
             raise CorruptionError(
                 f"the journal ends at record {head.seq}, but there is a checkpoint of record {int(seq)}: it was cut or "
                 "replaced by an older one; nothing is collected",

@@ -11,8 +11,7 @@ from casbank import limits
 from casbank.engine.leases import HeldLease
 from casbank.engine.resources import Resources
 from casbank.engine.rules import Reliance, Stale
-from casbank.errors import CasbankError, LeaseError, NotFoundError
-from casbank.format.pack import pack_name
+from casbank.errors import CasbankError, LeaseError
 from casbank.format.record import Op, Release
 from casbank.index.transaction import Snapshot
 
@@ -35,17 +34,13 @@ class Holding:
     @property
     def reliance(self) -> Reliance:
         """What is to be live when the writer commits."""
-        return Reliance(self._relied, self._since, self._is_stored)
+        return Reliance(self._relied, self._since)
 
-    def _is_stored(self, pack_id: bytes) -> bool:
-        try:
-            self._resources.store.size(pack_name(pack_id))
-        except NotFoundError:
-            return False
-        return True
+    def secure(self, *, is_first: bool = False) -> None:
+        """Hold a lease from here on, and everything relied on so far. Stale if some of it is gone.
 
-    def secure(self) -> None:
-        """Hold a lease from here on, and everything relied on so far. Stale if some of it is gone."""
+        ``is_first``: no pack was begun yet, so what was swept before the lease is none of ours.
+        """
         if self._lease is not None:
             return
         lease = HeldLease(
@@ -56,6 +51,8 @@ class Holding:
         lease.acquire()
         self._lease = lease
         self._resources.leases.keep(lease)
+        if is_first:
+            self._since = lease.seq
         if self.rely(self._relied):
             raise Stale
 

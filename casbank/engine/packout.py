@@ -46,6 +46,11 @@ class PackOutput:
         """Number of packs that are stored, or on their way, and not published."""
         return len(self._unpublished) + len(self._uploads)
 
+    @property
+    def is_untouched(self) -> bool:
+        """Whether no pack is begun that is not published."""
+        return not (self._open or self._uploads or self._unpublished)
+
     def close(self) -> None:
         """Store what is open, and wait until everything is durable."""
         while self._open:

@@ -9,7 +9,7 @@ P (pins): only a live pack can be pinned.
 G (collector): packs are swept only on the word of the collection that marked them (``Sweeping``).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
 from casbank.format.record import Lease, Op, Packs, Put, Sweep
@@ -22,12 +22,11 @@ class Stale(Exception):  # noqa: N818 - an answer, not a failure; it never leave
 
 
 class Reliance(NamedTuple):
-    """What the PUTs and PACKS of a request rely on: packs by their numbers; that what they publish was begun behind
-    record ``since``; and how to learn whether one of those packs, by its id, is in the store."""
+    """What the PUTs and PACKS of a request rely on: packs by their numbers; and that what they publish was begun behind
+    record ``since``."""
 
     packs: Collection[int]
     since: int
-    is_stored: Callable[[bytes], bool] = lambda _: False
 
 
 class Sweeping(Protocol):
@@ -60,9 +59,8 @@ def _check_writer(now: Snapshot, ops: Sequence[Op], reliance: Reliance) -> None:
     if not all(map(now.has_pack, reliance.packs)):
         raise Stale
     published = [info.id for op in ops if isinstance(op, Packs) for info in op.packs]
-    # Some that were swept may be forgotten. A pack that is there and not known as swept never was: what was swept is
-    # forgotten after it was deleted.
-    if published and _number(now, ORPHANS_KEY) > reliance.since and not all(map(reliance.is_stored, published)):
+    # Some that were swept may be forgotten; not while the lease lives under which they were begun.
+    if published and _number(now, ORPHANS_KEY) > reliance.since:
         raise Stale
     if any(now.swept_pack(pack_id) is not None for pack_id in published):
         raise Stale

@@ -151,7 +151,7 @@ class Session:
         """Hold a lease and all that was relied on so far. Stale if some of it is gone."""
         self._check()
         with self._essential():
-            self.holding.secure()
+            self.holding.secure(is_first=self._out.is_untouched)
 
     def _check(self) -> None:
         if self._error is not None:

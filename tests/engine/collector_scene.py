@@ -673,7 +673,7 @@ class Model:
 # What test_collector_mutants.py shows by itself, so that lives may find what else there is; to be emptied as it is
 # mended. "orphans": nobody takes a pack for one before the end; "races": some errors of a collection that lost one;
 # "idle": something is changed before the collections at the end.
-KNOWN_PROBLEMS = {"orphans", "races"}
+KNOWN_PROBLEMS: set[str] = set()
 _KNOWN_RACES = ("there is a checkpoint of record",)
 _WRITERS = {"bytes", "file", "stream", "batch"}
 

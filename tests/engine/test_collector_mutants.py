@@ -498,9 +498,7 @@ FOUND = [
 
 
 STILL_OPEN: dict[Callable[[Scene], None], str] = {
-    checkpoint_while_looking: "_check_journal compares checkpoints with a head that it read before",
     orphaned_before_the_lease: "what was swept before the lease is noticed only when the stream has been read (P)",
-    orphan_deleted_late: "Holding._is_stored takes a pack that is still there for one that was never swept",
 }
 
 
