@@ -1,11 +1,11 @@
 """What collections cost: against restic's prune, beside puts and gets, and by the number of chunks.
 
-    python benchmarks/collection.py prune --work DIR [--rounds 3]
+    python benchmarks/collection.py prune --work DIR [--rounds 3] [--files 1600]
     python benchmarks/collection.py beside --work DIR [--seconds 20]
     python benchmarks/collection.py curve --work DIR [--chunks 1M,4M,16M]
 
 ``prune``: both take in one corpus of whole objects, half of it is removed at random, and the space is freed: restic by
-``forget --prune`` (its snapshots are single files, so that the same half goes), casbank by ``rm`` and ``gc`` with both
+``forget --prune`` (of a snapshot of all, while one of the other half stays), casbank by ``rm`` and ``gc`` with both
 graces 0. Removing and freeing is timed together, whole processes, in turns.
 
 ``beside``: puts and gets a second, with a collection in a process of its own running all the while, and without one, in
@@ -45,7 +45,6 @@ from casbank.model import ChunkRow, EntryRow, EntryType, PackInfo
 
 MIB = 2**20
 UNITS = {"K": 10**3, "M": 10**6}
-FILES = 400
 PACK_CHUNKS = 512
 CHUNK_BYTES = 64 * 1024
 OBJECT_CHUNKS = 100_000
@@ -54,13 +53,13 @@ OBJECT_CHUNKS = 100_000
 # --- prune -------------------------------------------------------------------------------------------------------
 
 
-def make_files(folder: Path, seed: int) -> list[Path]:
+def make_files(folder: Path, seed: int, count: int) -> list[Path]:
     """Files of 16 KiB to 4 MiB, half text-like, half random."""
     rnd = random.Random(seed)
     words = [rnd.randbytes(rnd.randrange(2, 9)).hex().encode() for _ in range(4000)]
     folder.mkdir(parents=True)
     made = []
-    for number in range(FILES):
+    for number in range(count):
         size = int(16 * 1024 * 256 ** rnd.random())
         text = b" ".join(rnd.choices(words, k=size // 9 + 1))[:size]
         data = rnd.randbytes(size) if number % 2 else text
@@ -70,7 +69,7 @@ def make_files(folder: Path, seed: int) -> list[Path]:
     return made
 
 
-def prune(work: Path, rounds: int) -> None:
+def prune(work: Path, rounds: int, count: int) -> None:
     """Free half of a corpus, side by side."""
     if shutil.which("restic") is None:
         raise SystemExit("restic is not in PATH")
@@ -78,7 +77,7 @@ def prune(work: Path, rounds: int) -> None:
     for number in range(rounds):
         with tempfile.TemporaryDirectory(dir=work) as scratch:
             folder = Path(scratch)
-            files = make_files(folder / "files", number)
+            files = make_files(folder / "files", number, count)
             gone = random.Random(number).sample(files, len(files) // 2)
             # Python starts from bytecode, as it does where pip has installed it.
             inherited = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
@@ -127,7 +126,8 @@ def restic_turn(folder: Path, files: list[Path], gone: list[Path], environment: 
     repository, program = folder / "restic", ["restic", "--repo", str(folder / "restic"), "--quiet"]
     run([*program, "init"], environment)
     kept = [path for path in files if path not in set(gone)]
-    run([*program, "backup", "--tag", "gone", *map(str, gone)], environment)
+    # All of them at once, so that what goes and what stays lie in the same packs, as in a bank.
+    run([*program, "backup", "--tag", "gone", *map(str, files)], environment)
     run([*program, "backup", "--tag", "kept", *map(str, kept)], environment)
     os.sync()
     before, start = stored(repository / "data"), time.perf_counter()
@@ -286,6 +286,7 @@ def main() -> None:
     parser.add_argument("what", choices=["prune", "beside", "curve"])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--files", type=int, default=1600)
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--chunks", default="1M,4M,16M")
     options = parser.parse_args()
@@ -294,7 +295,7 @@ def main() -> None:
         print(f"{fact}: {value}")
     match options.what:
         case "prune":
-            prune(options.work, options.rounds)
+            prune(options.work, options.rounds, options.files)
         case "beside":
             beside(options.work, options.seconds)
         case "curve":

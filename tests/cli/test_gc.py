@@ -307,6 +307,7 @@ def test_quiet_leaves_out_all_but_a_plan_that_was_asked_for(worn: Path) -> None:
 
 def test_a_terminal_sees_how_far_it_is(worn: Path) -> None:
     """Who waits sees what is done; standard output has the plan all the same."""
+    pytest.importorskip("rich")
     done_there = talk("gc", worn, *AT_ONCE)
     assert done_there.code == 0
     assert b"rewrite" in done_there.shown or b"sweep" in done_there.shown or b"delete" in done_there.shown
