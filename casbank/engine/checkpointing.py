@@ -45,6 +45,7 @@ class CheckpointKeeper:
         self._world = world
         self._check_writable = check_writable
         self._mutex = threading.Lock()
+        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         # Journal bytes below which looking is not worth a thread.
         self._look_at = 0
@@ -71,6 +72,11 @@ class CheckpointKeeper:
         Raises StoreError, CorruptionError, ReadOnlyError.
         """
         self._check_writable()
+        # One at a time: another would let go of the one that this begins with.
+        with self._writing:
+            return self._write()
+
+    def _write(self) -> Written | None:
         with self._follower.read() as snapshot:
             row = snapshot.checkpoint()
         before = None if row is None else Checkpointed(row.seq, row.name, row.hash)
