@@ -33,10 +33,11 @@ from memory_curve import watch
 from table import print_table
 
 from casbank import Bank
+from casbank.engine.engine import Engine
 from casbank.engine.packing import PackBuilder, make_group
 from casbank.engine.rules import Reliance
 from casbank.format.descriptor import Descriptor, encode_descriptor
-from casbank.format.header import HEADER_BYTES, Kind
+from casbank.format.header import Kind
 from casbank.format.manifest import ManifestBuilder
 from casbank.format.pack import Toc, pack_name
 from casbank.format.record import Packs, Put
@@ -241,7 +242,7 @@ def synthetic(place: Path, chunks: int) -> None:
             bank.delete(f"object/{other:06d}")
 
 
-def synthetic_object(engine, name: str, count: int, seed: int) -> None:  # type: ignore[no-untyped-def]
+def synthetic_object(engine: Engine, name: str, count: int, seed: int) -> None:
     """One object: real manifest packs, and data packs that are named and indexed but not stored."""
     stream = blake3(f"chunks {seed}".encode()).digest(32 * count)
     ids = [stream[at : at + 32] for at in range(0, len(stream), 32)]
@@ -271,7 +272,8 @@ def synthetic_object(engine, name: str, count: int, seed: int) -> None:  # type:
         toc = Toc(rows, [ChunkRow(chunk_id, at, 0, CHUNK_BYTES) for at, chunk_id in enumerate(part)])
         raw = CHUNK_BYTES * len(part)
         infos.append(PackInfo(pack_id, Kind.DATA_PACK, raw, bytes(32), len(part), raw))
-        contents[pack_id] = Contents(bytes(HEADER_BYTES), toc)
+        seal = engine.resources.sealing.create(Kind.DATA_PACK, pack_id, bytes(16))
+        contents[pack_id] = Contents(seal.header_bytes, toc)
     item = Descriptor(tree.size, tree.root, None, tree.depth, 0, 1, {}, None)
     ops = [Packs(tuple(infos)), Put(name, encode_descriptor(item))]
     engine.commit(lambda _: ops, contents, Reliance((), engine.follower.seen.seq))

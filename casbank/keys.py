@@ -8,10 +8,9 @@ from casbank.engine import keychange
 from casbank.engine.credential import credential_of
 from casbank.engine.engine import Engine
 from casbank.errors import InvalidInputError
+from casbank.format.header import parse_id
 from casbank.format.keyslot import KeySlot
 from casbank.model import KeyEpoch, KeySlotInfo
-
-_SLOT_ID_DIGITS = 32
 
 
 class Keys:
@@ -53,10 +52,10 @@ class Keys:
         Who has a copy of the slot's file and its secret can still read copies of the bank. Raises NotFoundError (kind
         NO_KEY), InvalidInputError for the last slot.
         """
-        digits = slot_id if isinstance(slot_id, str) else ""
-        if len(digits) != _SLOT_ID_DIGITS or not set(digits) <= set("0123456789abcdef"):
+        known = parse_id(slot_id) if isinstance(slot_id, str) else None
+        if known is None:
             raise InvalidInputError(f"not the id of a key slot: {slot_id!r}")
-        keychange.remove_slot(self._writable(), bytes.fromhex(digits))
+        keychange.remove_slot(self._writable(), known)
 
     def rotate(self) -> int:
         """Begin a key epoch, and return its number: what is written from now on is sealed with new secrets.

@@ -52,6 +52,7 @@ from casbank.model import Location, PackInfo
 from casbank.storage.base import Store
 from casbank.storage.files import translate
 
+CHECKPOINTS = "checkpoints/"
 _HASH_BYTES = 32
 _READ_BYTES = 4 * limits.MIB
 # Rows of a bulk load that are sorted and inserted at once: some 100 MB of Python objects.
@@ -61,7 +62,13 @@ _BY_NAME = itemgetter(0)
 
 def checkpoint_name(seq: int, entropy: bytes) -> str:
     """Where a checkpoint lies; random, because two hosts may write one of the same record."""
-    return f"checkpoints/{seq:020d}-{entropy.hex()}"
+    return f"{CHECKPOINTS}{seq:020d}-{entropy.hex()}"
+
+
+def checkpoint_seq(name: str) -> int | None:
+    """The sequence number in a checkpoint's name; None for a name of something else."""
+    digits = name.removeprefix(CHECKPOINTS).partition("-")[0]
+    return int(digits) if digits.isdigit() else None
 
 
 class Written(NamedTuple):

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 
 from casbank import limits
-from casbank.engine.checkpoint import CheckpointFiles, Written
+from casbank.engine.checkpoint import CHECKPOINTS, CheckpointFiles, Written, checkpoint_seq
 from casbank.engine.commit import Committer
 from casbank.engine.follow import Follower
 from casbank.engine.salt import fresh_salt
@@ -113,9 +113,9 @@ class CheckpointKeeper:
     def _forget(self, older: CheckpointRow) -> None:
         """Two are official now: what only served still older ones may go."""
         self._journal.forget(older.seq)
-        for blob in self._files.store.list("checkpoints/"):
-            seq = blob.name.removeprefix("checkpoints/").partition("-")[0]
-            if seq.isdigit() and int(seq) < older.seq:
+        for blob in self._files.store.list(CHECKPOINTS):
+            seq = checkpoint_seq(blob.name)
+            if seq is not None and seq < older.seq:
                 self._files.store.delete(blob.name)
 
 

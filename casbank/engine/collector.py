@@ -17,8 +17,10 @@ from functools import partial
 from typing import NamedTuple
 
 from casbank import limits
+from casbank.engine.checkpoint import CHECKPOINTS, checkpoint_seq
 from casbank.engine.collected import Collected, decode_collected, encode_collected
 from casbank.engine.engine import Engine
+from casbank.engine.keys import retired_epochs
 from casbank.engine.leases import describe_lease, fence, fenceable
 from casbank.engine.marking import Moved
 from casbank.engine.orphans import Orphan, find_orphans
@@ -50,7 +52,6 @@ _ATTEMPTS = 5
 _DELETES_A_RECORD = 512
 # A pack of at most this share of the usual length is small.
 _SMALL_SHARE = 8
-_RETIRED = "retired-key-epoch/"
 
 OnProgress = Callable[[CollectProgress], None]
 
@@ -401,7 +402,9 @@ def _choose(engine: Engine, survey: Survey, options: Options) -> _Choice:
     free = [live for live in survey.bank.packs.values() if live.info.id not in held and live.number in survey.ids]
     sweep = [live.number for live in free if not survey.reached(live.number)]
     partly = [live for live in free if survey.reached(live.number)]
-    retired = {number for epoch in _retired_epochs(engine) for number in survey.epochs.get(epoch, ())}
+    with engine.follower.read() as snapshot:
+        epochs = retired_epochs(snapshot)
+    retired = {number for epoch in epochs for number in survey.epochs.get(epoch, ())}
     chosen = [live.number for live in partly if live.number in retired]
     small = [live for live in partly if live.info.length * _SMALL_SHARE <= limits.PACK_BYTES_TARGET]
     for kind in (1, 2):
@@ -430,13 +433,6 @@ def _within(survey: Survey, chosen: list[int], budget: int | None) -> list[int]:
             taken.append(number)
             budget -= size
     return taken
-
-
-def _retired_epochs(engine: Engine) -> set[int]:
-    with engine.follower.read() as snapshot:
-        keys = [key for key in snapshot.config_keys(_RETIRED) if snapshot.config(key) is not None]
-    digits = (key.removeprefix(_RETIRED) for key in keys)
-    return {int(text) for text in digits if text.isascii() and text.isdecimal()}
 
 
 def _dead_share(survey: Survey, number: int) -> float:
@@ -578,12 +574,12 @@ def _idle_plan(engine: Engine, last: Collected, options: Options) -> CollectPlan
 def _check_journal(engine: Engine) -> None:
     """A journal that was put back to an older state would make everything look dead."""
     head = engine.follower.catch_up()
-    for blob in engine.resources.store.list("checkpoints/"):
-        seq = blob.name.removeprefix("checkpoints/").partition("-")[0]
+    for blob in engine.resources.store.list(CHECKPOINTS):
+        seq = checkpoint_seq(blob.name)
         # Others may have written it since.
-        if seq.isdigit() and int(seq) > head.seq and int(seq) > engine.follower.catch_up().seq:
+        if seq is not None and seq > head.seq and seq > engine.follower.catch_up().seq:
             raise CorruptionError(
-                f"the journal ends at record {head.seq}, but there is a checkpoint of record {int(seq)}: it was cut or "
+                f"the journal ends at record {head.seq}, but there is a checkpoint of record {seq}: it was cut or "
                 "replaced by an older one; nothing is collected",
                 kind=ErrorKind.JOURNAL,
             )

@@ -8,7 +8,7 @@ Rule 2: files come before the record that names them, and go after it: a crash l
 from casbank import limits
 from casbank.engine.credential import Credential
 from casbank.engine.engine import Engine
-from casbank.engine.keys import BankKeys, is_removed, removed_key
+from casbank.engine.keys import BankKeys, is_removed, removed_key, retired_epochs, retired_key
 from casbank.errors import ConflictError, CorruptionError, ErrorKind, InvalidInputError, KeyMismatchError, NotFoundError
 from casbank.format.keyslot import KeySlot, key_slot_name
 from casbank.format.record import Config, Keyring, Op
@@ -17,7 +17,6 @@ from casbank.index.apply import KEYRING_KEY, official_keyring
 from casbank.index.transaction import Snapshot
 from casbank.model import KeyEpoch
 
-_RETIRED = "retired-key-epoch/"
 # Each one lost means that somebody else began an epoch.
 _ROTATE_ATTEMPTS = 100
 
@@ -99,7 +98,7 @@ def retire(engine: Engine, number: int) -> None:
             raise InvalidInputError(f"key epoch {number} is the current one; rotate first")
         if not 1 <= number < current:
             raise NotFoundError("no such key epoch", kind=ErrorKind.NO_KEY, epoch=number)
-        key = f"{_RETIRED}{number}"
+        key = retired_key(number)
         return [] if now.config(key) is not None else [Config(key, engine.world.now_ns())]
 
     engine.commit(decide)
@@ -111,9 +110,9 @@ def epochs(engine: Engine) -> list[KeyEpoch]:
     engine.follower.catch_up()
     _, newest = keys.keyrings.read(_official(engine))
     with engine.follower.read() as snapshot:
-        retired = {epoch.number: snapshot.config(f"{_RETIRED}{epoch.number}") for epoch in newest.epochs}
+        retired = retired_epochs(snapshot)
     return [
-        KeyEpoch(epoch.number, epoch.created_ns, epoch.number == newest.number, retired[epoch.number] is not None)
+        KeyEpoch(epoch.number, epoch.created_ns, epoch.number == newest.number, epoch.number in retired)
         for epoch in newest.epochs
     ]
 

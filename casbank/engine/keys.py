@@ -20,6 +20,7 @@ from casbank.storage.base import Store
 from casbank.world import World
 
 _HASH_BYTES = 32
+_RETIRED = "retired-key-epoch/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,18 @@ def removed_key(slot_id: bytes) -> str:
 def is_removed(now: Snapshot, slot_id: bytes) -> bool:
     """Whether a slot was removed, whatever files there are."""
     return now.config(removed_key(slot_id)) is not None
+
+
+def retired_key(epoch: int) -> str:
+    """The configuration row that says that a key epoch was retired."""
+    return f"{_RETIRED}{epoch}"
+
+
+def retired_epochs(now: Snapshot) -> set[int]:
+    """The numbers of the key epochs that were retired."""
+    keys = [key for key in now.config_keys(_RETIRED) if now.config(key) is not None]
+    digits = (key.removeprefix(_RETIRED) for key in keys)
+    return {int(text) for text in digits if text.isascii() and text.isdecimal()}
 
 
 def recovered_bank(recovery: RecoveryText) -> bytes:

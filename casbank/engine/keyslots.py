@@ -23,7 +23,7 @@ from casbank.errors import (
     StoreError,
     UnsupportedFormatError,
 )
-from casbank.format.header import ID_BYTES, Header, Kind, Suite
+from casbank.format.header import ID_BYTES, Header, Kind, Suite, parse_id
 from casbank.format.keyslot import KeySlot, decode_key_slot, encode_key_slot, is_label, key_slot_name, open_key
 from casbank.sealing.aead import make_seal, open_seal
 from casbank.storage.base import Store
@@ -113,5 +113,4 @@ class KeySlots:
 
 
 def _is_slot(name: str) -> bool:
-    digits = name.removeprefix(_FOLDER)
-    return len(digits) == 2 * ID_BYTES and set(digits) <= set("0123456789abcdef")
+    return parse_id(name.removeprefix(_FOLDER)) is not None

@@ -15,7 +15,7 @@ from casbank import limits
 from casbank.engine.commit import Decide
 from casbank.engine.owner import decode_owner, encode_owner, is_known_dead, no_process, this_process
 from casbank.errors import CasbankError, ErrorKind, InvalidInputError, LeaseError
-from casbank.format.header import ID_BYTES
+from casbank.format.header import ID_BYTES, parse_id
 from casbank.format.record import Lease, Op, Release
 from casbank.index.tables import LeaseRow
 from casbank.index.transaction import Snapshot
@@ -220,10 +220,10 @@ def fence(now: Snapshot, wanted: Sequence[Fencing]) -> list[Op]:
 
 def parse_lease_id(text: str) -> bytes:
     """InvalidInputError unless it is 32 hexadecimal digits."""
-    digits = text.lower() if isinstance(text, str) else ""
-    if len(digits) != 2 * ID_BYTES or not set(digits) <= set("0123456789abcdef"):
+    lease_id = parse_id(text.lower()) if isinstance(text, str) else None
+    if lease_id is None:
         raise InvalidInputError(f"not the id of a lease: {text!r}")
-    return bytes.fromhex(digits)
+    return lease_id
 
 
 def check_lease_options(owner: str, ttl_s: float, kind: str, pins: Sequence[str], note: str) -> None:

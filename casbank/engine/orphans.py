@@ -10,9 +10,9 @@ from casbank import limits
 from casbank.engine.bankstate import BankState
 from casbank.engine.engine import Engine
 from casbank.errors import CorruptionError, ErrorKind
+from casbank.format.header import parse_id
 
 _NS = 10**9
-_ID_DIGITS = 32
 # Below this number, a share says nothing.
 _FEW = 10
 
@@ -34,10 +34,9 @@ def find_orphans(engine: Engine, bank: BankState, *, force: bool) -> list[Orphan
     packs = 0
     for blob in engine.resources.store.list("packs/"):
         packs += 1
-        digits = blob.name.rpartition("/")[2]
-        if len(digits) != _ID_DIGITS or not set(digits) <= set("0123456789abcdef"):
+        pack_id = parse_id(blob.name.rpartition("/")[2])
+        if pack_id is None:
             continue
-        pack_id = bytes.fromhex(digits)
         if blob.modified_ns < oldest_ns and pack_id not in bank.packs and pack_id not in bank.swept:
             found.append(Orphan(pack_id, blob.size))
     if len(found) > max(_FEW, packs * limits.ORPHAN_SHARE_MAX) and not force:

@@ -21,6 +21,7 @@ from casbank.engine.marking import Marker, Marks, Moved, Root, Shape
 from casbank.engine.resources import Resources
 from casbank.errors import CorruptionError, ErrorKind
 from casbank.format.descriptor import decode_descriptor
+from casbank.format.header import decode_header
 from casbank.format.record import Checkpointed, Put, Record, Sweep
 from casbank.index.apply import SWEPT_KEY, Applied
 from casbank.index.tables import LeaseRow
@@ -143,10 +144,11 @@ class Survey:
                         pack=pack_id,
                     )
                 self.ids[live.number] = pack_id
-                if not row.chunks:
+                if row.chunks:
+                    epoch = decode_header(row.header).epoch
+                    self.epochs.setdefault(epoch, array("Q")).append(live.number)
+                else:
                     self._unlisted.add(live.number)
-                epoch = int.from_bytes(row.header[48:52], "little")
-                self.epochs.setdefault(epoch, array("Q")).append(live.number)
                 counts.append((live.number, row.chunks))
         self._shape = Shape(counts)
         resources = self._sources.resources

@@ -28,6 +28,7 @@ _CHECK_BYTES = 8
 _KNOWN_INCOMPATIBLE = 0
 
 
+_ID_DIGITS = frozenset("0123456789abcdef")
 _E = TypeVar("_E", bound=IntEnum)
 
 
@@ -127,6 +128,13 @@ def _known(kinds: type[_E], value: int) -> _E:
         return kinds(value)
     except ValueError:
         raise UnsupportedFormatError(f"unknown {kinds.__name__.lower()} {value}") from None
+
+
+def parse_id(digits: str) -> bytes | None:
+    """An id from its 32 lower-case hexadecimal digits, as names of files have it; None for anything else."""
+    if len(digits) != 2 * ID_BYTES or not _ID_DIGITS.issuperset(digits):
+        return None
+    return bytes.fromhex(digits)
 
 
 def sequence_id(seq: int) -> bytes:
