@@ -27,7 +27,7 @@ from casbank.engine.batch import (
 )
 from casbank.engine.collector import checked_options, collect, default_options, last_collection, make_plan, plan_options
 from casbank.engine.credential import Credential, RecoveryText, credential_of, read_key_file
-from casbank.engine.engine import Engine, close_engine, create_engine, drop_index, open_engine, recover_engine
+from casbank.engine.engine import Engine
 from casbank.engine.leases import (
     HeldLease,
     check_lease_options,
@@ -37,6 +37,7 @@ from casbank.engine.leases import (
     renew_lease,
 )
 from casbank.engine.objectfile import ObjectFile
+from casbank.engine.opening import close_engine, create_engine, drop_index, open_engine, recover_engine
 from casbank.engine.source import Source
 from casbank.engine.undelete import removed_versions, undelete
 from casbank.engine.verify import verify_index

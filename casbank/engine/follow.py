@@ -121,6 +121,12 @@ class Follower:
         with self.read() as snapshot:
             return snapshot.names(prefix, after, limit, reverse=reverse)
 
+    def checkpoint(self) -> Checkpointed | None:
+        """The newest official checkpoint of the index as it is."""
+        with self.read() as snapshot:
+            row = snapshot.checkpoint()
+        return None if row is None else Checkpointed(row.seq, row.name, row.hash)
+
     @property
     def seen(self) -> State:
         """Where the index stood when this process last looked."""

@@ -109,9 +109,7 @@ class Survey:
 
     def _checkpoint(self) -> Checkpointed | None:
         self._sources.follower.catch_up()
-        with self._sources.follower.read() as snapshot:
-            row = snapshot.checkpoint()
-        return None if row is None else Checkpointed(row.seq, row.name, row.hash)
+        return self._sources.follower.checkpoint()
 
     def _check_checkpoint(self, before: Checkpointed | None, error: CorruptionError) -> None:
         """Moved if it was let go of because two newer ones are official."""
