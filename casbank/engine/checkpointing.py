@@ -15,10 +15,10 @@ from casbank.engine.checkpoint import CHECKPOINTS, CheckpointFiles, Written, che
 from casbank.engine.commit import Committer
 from casbank.engine.follow import Follower
 from casbank.engine.salt import fresh_salt
-from casbank.errors import CasbankError, NotFoundError
+from casbank.errors import CasbankError, CorruptionError, NotFoundError
 from casbank.format.record import Checkpointed, Op
 from casbank.index.tables import State
-from casbank.index.transaction import CheckpointRow, Snapshot
+from casbank.index.transaction import Snapshot
 from casbank.journal.base import Journal, Superseded
 from casbank.world import World
 
@@ -45,7 +45,6 @@ class CheckpointKeeper:
         self._world = world
         self._check_writable = check_writable
         self._mutex = threading.Lock()
-        self._writing = threading.Lock()
         self._thread: threading.Thread | None = None
         # Journal bytes below which looking is not worth a thread.
         self._look_at = 0
@@ -72,23 +71,25 @@ class CheckpointKeeper:
         Raises StoreError, CorruptionError, ReadOnlyError.
         """
         self._check_writable()
-        # One at a time: another would let go of the one that this begins with.
-        with self._writing:
-            return self._write()
-
-    def _write(self) -> Written | None:
-        with self._follower.read() as snapshot:
-            row = snapshot.checkpoint()
-        before = None if row is None else Checkpointed(row.seq, row.name, row.hash)
-        records = (self._follower.decoded(entry) for entry in self._journal.read(0 if before is None else before.seq))
-        world = self._world
-        written = self._files.write(before, records, fresh_salt(world), world.entropy(8))
+        before = self._follower.checkpoint()
+        try:
+            written = self._merge(before)
+        except (CorruptionError, Superseded):
+            self._follower.catch_up()
+            if self._follower.checkpoint() == before:
+                raise
+            # What this one began with was let go of, because two newer ones are official.
+            return None
         if not self._committer.commit(lambda now: _make_official(now, written)):
             self._files.store.delete(written.name)
             return None
-        if row is not None:
-            self._forget(row)
+        if before is not None:
+            self._forget(before)
         return written
+
+    def _merge(self, before: Checkpointed | None) -> Written:
+        records = (self._follower.decoded(entry) for entry in self._journal.read(0 if before is None else before.seq))
+        return self._files.write(before, records, fresh_salt(self._world), self._world.entropy(8))
 
     def _run_if_due(self) -> None:
         try:
@@ -110,7 +111,7 @@ class CheckpointKeeper:
             size = 0
         return state.journal_bytes - row.mark > max(limits.CHECKPOINT_JOURNAL_BYTES_MIN, size // 2)
 
-    def _forget(self, older: CheckpointRow) -> None:
+    def _forget(self, older: Checkpointed) -> None:
         """Two are official now: what only served still older ones may go."""
         self._journal.forget(older.seq)
         for blob in self._files.store.list(CHECKPOINTS):
