@@ -596,7 +596,7 @@ class Model:
         pinned = any(pack_id in lease.pins for lease in self.leases.values())
         self.expect(not pinned, "a pack is swept that a living lease pins (G)", pack_id.hex())
         self.live.discard(pack_id)
-        # A delete that comes late leaves a file that is swept once more, as an orphan: readers were told the first time.
+        # A delete that comes late leaves a file that is swept again, as an orphan: readers were told the first time.
         self.swept.setdefault(pack_id, (record.seq, record.time_ns))
 
     def _forget(self, actor: Actor | None, until: object) -> None:
