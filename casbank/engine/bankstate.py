@@ -7,8 +7,9 @@ must not free anything. Checkpoints are made of it, and collections are judged b
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from casbank.errors import CorruptionError, ErrorKind, UnsupportedFormatError
+from casbank.errors import CorruptionError, ErrorKind
 from casbank.format.checkpoint import Block, Section
+from casbank.format.loss import LostEntries, incomplete_key, lost_entries, lost_key
 from casbank.format.messages import ARRAY_LENGTH_MAX
 from casbank.format.record import (
     Config,
@@ -30,12 +31,12 @@ from casbank.index.apply import (
     FORGOTTEN_KEY,
     KEYRING_KEY,
     ORPHANS_KEY,
-    RESERVED_KEYS,
     SWEPT_KEY,
     Applied,
     PinnedNames,
     check_epoch,
     check_next_keyring,
+    is_reserved,
     keyring_value,
     official_keyring,
     renewed,
@@ -117,6 +118,14 @@ class BankState:
             for target, seq in held.items():
                 yield PinRow(lease_id, seq, target)
 
+    def lost(self, pack_id: bytes) -> LostEntries:
+        """Which entries of a live pack are unavailable."""
+        return lost_entries(self.config.get(lost_key(pack_id)))
+
+    def is_incomplete(self, root: bytes) -> bool:
+        """Whether it is known that objects with this root lack bytes."""
+        return self.config.get(incomplete_key(root)) is not None
+
     def pinned_names(self) -> PinnedNames:
         """Which versions living leases hold by name."""
         return PinnedNames(self.living_pins())
@@ -146,14 +155,14 @@ class BankState:
             case Keyring():
                 check_next_keyring(op, self._keyring(), record.seq)
                 self.config[KEYRING_KEY] = keyring_value(op)
-            case Config() if op.key not in RESERVED_KEYS:
+            case Config() if not is_reserved(op.key):
                 self.config[op.key] = op.value
                 if op.key == FORGOTTEN_KEY and isinstance(op.value, int):
                     self.forgettings.append(Forgetting(min(op.value, record.seq), self.pinned_names()))
             case First():
                 self.config[FIRST_KEY] = op.bank_hash
             case Lost():
-                raise UnsupportedFormatError(f"record {record.seq} has an operation that this casbank cannot follow")
+                self._lose(op)
 
     def _publish(self, record: Record, op: Packs) -> None:
         for info in op.packs:
@@ -182,12 +191,21 @@ class BankState:
             return
         length = 0
         if live is not None:
+            self.config.pop(lost_key(pack_id), None)
             length, state = live.info.length, self.state
             self.state = state._replace(
                 unique_bytes=state.unique_bytes - live.info.raw, stored_bytes=state.stored_bytes - length
             )
         self.swept[pack_id] = SweptRow(pack_id, record.seq, record.time_ns, length, live is None)
         self.config[SWEPT_KEY] = record.seq
+
+    def _lose(self, op: Lost) -> None:
+        live = self.packs.pop(op.pack_id, None)
+        if live is None:
+            return
+        self.config[lost_key(op.pack_id)] = self.lost(op.pack_id).joined(op.entries).encode()
+        self.packs[op.pack_id] = live._replace(number=self.state.next_pack)
+        self.state = self.state._replace(next_pack=self.state.next_pack + 1)
 
     def _forget(self, pack_id: bytes) -> None:
         row = self.swept.pop(pack_id, None)

@@ -41,6 +41,7 @@ from casbank.format.checkpoint import (
 )
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.header import HEADER_BYTES, Kind, sequence_id
+from casbank.format.loss import LOST_PREFIX, NOTHING_LOST, LostEntries, lost_entries, lost_key
 from casbank.format.messages import encode
 from casbank.format.record import Checkpointed, Delete, Put, pack_info
 from casbank.format.seal import FileSeal, Sealing
@@ -303,13 +304,16 @@ def load_checkpoint(files: CheckpointFiles, checkpoint: Checkpointed, view: View
     state is written last: without it the view counts as empty.
     """
     chunks = _ChunkLoad(view)
+    lost: dict[str, LostEntries] = {}
     for block in files.blocks(checkpoint):
         if block.section is Section.PACKS:
             for number, *fields in block.rows:
                 info = _checked(pack_info, fields)
-                chunks.add(number, info, contents_of(info))
+                chunks.add(number, info, contents_of(info), lost.get(lost_key(info.id), NOTHING_LOST))
         else:
             chunks.flush()
+            if block.section is Section.CONFIG:
+                lost.update((key, lost_entries(value)) for key, value in block.rows if key.startswith(LOST_PREFIX))
             _load_rows(view, block.section, block.rows)
 
 
@@ -321,9 +325,9 @@ class _ChunkLoad:
         self._packs: list[tuple[int, PackRow]] = []
         self._chunks: list[tuple[bytes, Location]] = []
 
-    def add(self, number: int, info: PackInfo, contents: Contents) -> None:
+    def add(self, number: int, info: PackInfo, contents: Contents, lost: LostEntries) -> None:
         self._packs.append((number, PackRow(info, len(contents.toc.chunks), contents.header)))
-        self._chunks += chunk_rows(number, contents.toc)
+        self._chunks += chunk_rows(number, contents.toc, lost)
         if len(self._chunks) >= _LOAD_CHUNKS:
             self.flush()
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from casbank.errors import ErrorKind
 from casbank.format import messages
-from casbank.index.transaction import ConfigValue
+from casbank.format.record import ConfigValue
 
 _VERSION = 1
 _FIELDS = 10

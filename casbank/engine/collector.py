@@ -22,6 +22,7 @@ from casbank.engine.collected import Collected, decode_collected, encode_collect
 from casbank.engine.engine import Engine
 from casbank.engine.keys import retired_epochs
 from casbank.engine.leases import describe_lease, fence, fenceable
+from casbank.engine.losses import incomplete_roots
 from casbank.engine.marking import Moved
 from casbank.engine.orphans import Orphan, find_orphans
 from casbank.engine.packs import PackReader
@@ -380,6 +381,9 @@ def _survey(engine: Engine, options: Options) -> Survey:
     keep_ns = options.keep_deleted_s * _NS
     # No clock is asked where nothing is to be kept: another host's may be ahead.
     before_ns = engine.world.now_ns() - keep_ns if keep_ns else None
+    if incomplete_roots(engine.follower):
+        # Where chunks may be missing, the index must not be the reason.
+        engine.follower.rebuild()
     sources = Sources(engine.journal, engine.follower, engine.files, engine.resources)
     return Survey(sources, before_ns)
 

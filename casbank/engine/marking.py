@@ -1,8 +1,9 @@
 """Marking: which chunks and nodes a root reaches, one bit for each.
 
 Rule 1: only meta packs are read. Rule 2 (T): a chunk that a tree names and the index does not know, or a node that
-cannot be read, ends the collection; it never counts as dead. Rule 3: of several copies the newest is the one that is
-marked; a pack with another copy *leans* on the pack with that one.
+cannot be read, ends the collection; it never counts as dead. Only where a repair has written down that a tree lacks
+chunks are those passed over; a lost node is not: what is below it cannot be known. Rule 3: of several copies the newest
+is the one that is marked; a pack with another copy *leans* on the pack with that one.
 """
 
 from array import array
@@ -113,46 +114,49 @@ class Marker:
         # By the number of a pack with a copy that is not marked: packs with the copy that is.
         self.leans: dict[int, set[int]] = {}
 
-    def walk(self, root: Root, take: Callable[[bytes, Location, EntryType], bool]) -> None:
+    def walk(self, root: Root, take: Callable[[bytes, Location, EntryType], bool], *, has_holes: bool = False) -> None:
         """Hand every node and chunk below a root to ``take``, in order; a node that it refuses is not entered.
 
         Only what lies in the packs of the shape is handed over; nodes elsewhere are entered all the same.
+        ``has_holes``: chunks may be missing.
         """
         if root.depth == 0:
-            self._take_all([root.id], EntryType.CHUNKS, take)
+            self._take_all([root.id], take, has_holes=has_holes)
             return
         stack = [root]
         while stack:
             node = stack.pop()
             kind = EntryType.LEAVES if node.depth == 1 else EntryType.INNER_NODES
-            (place,) = self._find([node.id])
+            ((_, place),) = self._find([node.id])
             if place.pack_number in self._shape and not take(node.id, place, kind):
                 continue
             data = self._node(node.id, place)
             if node.depth == 1:
-                self._take_all([row.id for row in decode_leaf(data)], EntryType.CHUNKS, take)
+                self._take_all([row.id for row in decode_leaf(data)], take, has_holes=has_holes)
             else:
                 stack.extend(Root(row.id, node.depth - 1) for row in reversed(decode_inner(data)))
 
     def _take_all(
-        self, ids: Sequence[bytes], kind: EntryType, take: Callable[[bytes, Location, EntryType], bool]
+        self, ids: Sequence[bytes], take: Callable[[bytes, Location, EntryType], bool], *, has_holes: bool
     ) -> None:
-        for chunk_id, place in zip(ids, self._find(ids), strict=True):
+        for chunk_id, place in self._find(ids, has_holes=has_holes):
             if place.pack_number in self._shape:
-                take(chunk_id, place, kind)
+                take(chunk_id, place, EntryType.CHUNKS)
 
-    def _find(self, ids: Sequence[bytes]) -> list[Location]:
+    def _find(self, ids: Sequence[bytes], *, has_holes: bool = False) -> list[tuple[bytes, Location]]:
         """The copy that counts of each: the newest in a pack of the shape, or else the newest."""
         found = []
         with self.reading() as snapshot:
             for chunk_id, copies in snapshot.all_copies(ids):
                 if not copies:
+                    if has_holes:
+                        continue
                     raise Moved(chunk_id.hex())
                 known = [place for place in copies if place.pack_number in self._shape]
                 chosen = (known or copies)[-1]
                 for other in known[:-1]:
                     self.leans.setdefault(other.pack_number, set()).add(chosen.pack_number)
-                found.append(chosen)
+                found.append((chunk_id, chosen))
         return found
 
     def _node(self, node_id: bytes, place: Location) -> bytes:

@@ -22,7 +22,7 @@ from casbank.engine.resources import Resources
 from casbank.errors import CorruptionError, ErrorKind
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.header import decode_header
-from casbank.format.record import Checkpointed, Put, Record, Sweep
+from casbank.format.record import Checkpointed, Lost, Put, Record, Sweep
 from casbank.index.apply import SWEPT_KEY, Applied
 from casbank.index.tables import LeaseRow
 from casbank.index.transaction import Snapshot
@@ -87,8 +87,8 @@ class Survey:
             self.swept: set[int] = set()
             self._find_packs()
             self.kept, self.window = Marks(self._shape), Marks(self._shape)
-            for name in merge.names():
-                self._mark(name[2], self.kept)
+            for name, _, descriptor in merge.names():
+                self._mark(name, descriptor, self.kept)
             self.undelete = self._mark_tombstones(merge.tombstones(), forget_before_ns)
         except Superseded:
             raise Moved("the journal was forgotten") from None
@@ -145,34 +145,44 @@ class Survey:
                 if row.chunks:
                     epoch = decode_header(row.header).epoch
                     self.epochs.setdefault(epoch, array("Q")).append(live.number)
-                else:
+                elif len(self.bank.lost(pack_id)) < live.info.entries:
                     self._unlisted.add(live.number)
                 counts.append((live.number, row.chunks))
         self._shape = Shape(counts)
         resources = self._sources.resources
         self._marker = Marker(resources.packs, resources.ids, self._shape, self._sources.follower.read)
 
-    def _mark(self, descriptor: bytes, marks: Marks) -> None:
+    def _mark(self, name: str, descriptor: bytes, marks: Marks) -> None:
         item = decode_descriptor(descriptor)
         if item.inline is not None:
             return
         root = Root(item.root, item.depth)
         self._roots.write(_ROOT.pack(root.id, root.depth))
-        self._walk(root, marks)
+        self._walk(name, root, marks)
 
-    def _walk(self, root: Root, marks: Marks) -> None:
+    def _walk(self, name: str, root: Root, marks: Marks) -> None:
         def take(_: bytes, place: Location, __: EntryType) -> bool:
             # What a name reaches need not be marked for a removed version too.
             return not (marks is self.window and self.kept.has(place)) and marks.add(place)
 
         try:
-            self._marker.walk(root, take)
+            self._enter(root, take)
         except Moved:
             if self._was_swept_since():
                 raise
+            if self.bank.is_incomplete(root.id):
+                raise CorruptionError(
+                    "an object lost a part of its manifest, so nobody can tell what it still needs: put it again, or "
+                    "remove it",
+                    kind=ErrorKind.MANIFEST,
+                    object=name,
+                ) from None
             raise CorruptionError(
-                "a live object's content is not whole; run 'casbank fsck'", kind=ErrorKind.CHUNK_ID, root=root.id
+                "a live object's content is not whole; run 'casbank fsck'", kind=ErrorKind.CHUNK_ID, object=name
             ) from None
+
+    def _enter(self, root: Root, take: Callable[[bytes, Location, EntryType], bool]) -> None:
+        self._marker.walk(root, take, has_holes=self.bank.is_incomplete(root.id))
 
     def _was_swept_since(self) -> bool:
         """Whether a rival has swept anything that was live when this survey began."""
@@ -195,7 +205,7 @@ class Survey:
                 if not pinned.holds(name, version, removed_seq):
                     is_due = True
                     continue
-            self._mark(descriptor, self.window)
+            self._mark(name, descriptor, self.window)
         return Window(forgotten, until_ns, is_due)
 
     # --- keeping up with the journal ---------------------------------------------------------------------------
@@ -237,7 +247,9 @@ class Survey:
 
     def _check_rivals(self, record: Record) -> None:
         """Rule (G): where a rival swept a pack that this survey counts on, its reasons are not known here: they may be
-        the very packs that this one would sweep."""
+        the very packs that this one would sweep. Where a repair gave a pack up, its number is another one now."""
+        if any(isinstance(op, Lost) for op in record.ops):
+            raise Moved("a repair")
         for pack_id in (pack_id for op in record.ops if isinstance(op, Sweep) for pack_id in op.pack_ids):
             live = self.bank.packs.get(pack_id)
             if live is not None and live.number not in self.swept and self.is_counted_on(live.number):
@@ -247,7 +259,7 @@ class Survey:
         item = decode_descriptor(descriptor)
         if item.inline is None:
             root = Root(item.root, item.depth)
-            self._marker.walk(root, lambda _, place, __: self.kept.add(place))
+            self._enter(root, lambda _, place, __: self.kept.add(place))
 
     def stands_on(self, now: Snapshot) -> bool:
         """Whether this is the state that was followed to."""
@@ -336,7 +348,7 @@ class Survey:
 
         while data := self._roots.read(_ROOT.size * 1024):
             for root_id, depth in _ROOT.iter_unpack(data):
-                self._marker.walk(Root(root_id, depth), once)
+                self._enter(Root(root_id, depth), once)
 
 
 class Copied:

@@ -114,11 +114,14 @@ class Keyring(NamedTuple):
     file_hash: bytes
 
 
+ConfigValue: TypeAlias = str | int | bytes | None
+
+
 class Config(NamedTuple):
     """A property of the bank, or a feature flag."""
 
     key: str
-    value: str | int | bytes | None
+    value: ConfigValue
 
 
 class Noop(NamedTuple):
@@ -270,6 +273,7 @@ def _ids(values: Any) -> tuple[bytes, ...]:
 
 def _lost(pack_id: Any, entries: Any) -> Lost:
     _require(_is_id(pack_id, 16) and type(entries) is list and all(map(_is_number, entries)))
+    _require(max(entries, default=0) < limits.PACK_ENTRIES_MAX)
     return Lost(pack_id, tuple(entries))
 
 

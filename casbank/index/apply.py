@@ -8,14 +8,16 @@ Rule 3: an operation that this version cannot follow is refused; a view that ski
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
-from casbank.errors import CasbankError, CorruptionError, ErrorKind, UnsupportedFormatError
+from casbank.errors import CasbankError, CorruptionError, ErrorKind
 from casbank.format import messages
 from casbank.format.descriptor import decode_descriptor
+from casbank.format.loss import LOST_PREFIX, NOTHING_LOST, LostEntries, lost_entries, lost_key
 from casbank.format.pack import Toc, entry_offsets
 from casbank.format.record import (
     NO_HASH,
     Checkpointed,
     Config,
+    ConfigValue,
     Delete,
     Deleted,
     First,
@@ -31,7 +33,7 @@ from casbank.format.record import (
     Sweep,
 )
 from casbank.index.tables import LeaseRow, NameRow, PackRow, PinRow, State, SweptRow, Tombstone
-from casbank.index.transaction import CheckpointRow, ConfigValue, Edit
+from casbank.index.transaction import CheckpointRow, Edit
 from casbank.model import Location, PackInfo
 
 # Tombstones that are looked at together.
@@ -51,10 +53,14 @@ ORPHANS_KEY = "orphans"
 """The configuration row with the newest record that swept orphans of which some are deleted, and so forgotten here."""
 COLLECTED_KEY = "collected"
 """The configuration row that says when the last collection ended, and what it left."""
-RESERVED_KEYS = frozenset({FIRST_KEY, KEYRING_KEY, SWEPT_KEY, ORPHANS_KEY})
-"""Configuration that no CONFIG operation may set."""
+_RESERVED_KEYS = frozenset({FIRST_KEY, KEYRING_KEY, SWEPT_KEY, ORPHANS_KEY})
 FORGOTTEN_KEY = "forgotten"
 """A CONFIG operation with this key ends the undelete window: tombstones up to that record go, but for pinned ones."""
+
+
+def is_reserved(key: str) -> bool:
+    """Whether no CONFIG operation may set this row."""
+    return key in _RESERVED_KEYS or key.startswith(LOST_PREFIX)
 
 
 class Contents(NamedTuple):
@@ -166,7 +172,7 @@ class _Step:
             case Keyring():
                 check_next_keyring(op, self._keyring(), self._state.seq)
                 self._edit.put_config(KEYRING_KEY, keyring_value(op))
-            case Config() if op.key not in RESERVED_KEYS:
+            case Config() if not is_reserved(op.key):
                 self._edit.put_config(op.key, op.value)
                 if op.key == FORGOTTEN_KEY:
                     self._forget_tombstones(op.value)
@@ -185,9 +191,7 @@ class _Step:
             case First() | Config():
                 raise CorruptionError("an operation that does not belong here", kind=ErrorKind.RECORD)
             case Lost():
-                raise UnsupportedFormatError(
-                    f"record {self._state.seq} has an operation that this casbank cannot follow"
-                )
+                self._lose(op)
 
     def _keyring(self) -> Keyring | None:
         return official_keyring(self._edit.config(KEYRING_KEY))
@@ -239,28 +243,47 @@ class _Step:
         length = 0
         if number is not None:
             length = self._remove_pack(number)
+            self._edit.remove_config(lost_key(pack_id))
         row = SweptRow(pack_id, state.seq, self._applied.record.time_ns, length, number is None)
         self._edit.put_swept(row)
         self._edit.put_config(SWEPT_KEY, state.seq)
 
     def _remove_pack(self, number: int) -> int:
         """Take a live pack out of the tables; its length."""
+        info = self._remove_rows(number, self._live_row(number)).info
+        self._state = self._state._replace(
+            unique_bytes=self._state.unique_bytes - info.raw, stored_bytes=self._state.stored_bytes - info.length
+        )
+        return info.length
+
+    def _live_row(self, number: int) -> PackRow:
         row = self._edit.pack(number)
         if row is None:
             raise CorruptionError("the index lacks a pack", kind=ErrorKind.INDEX_VALUE, pack_number=number)
-        info = row.info
+        return row
+
+    def _remove_rows(self, number: int, row: PackRow) -> PackRow:
         if row.chunks:
-            toc = self._table_of(info)
+            toc = self._table_of(row.info)
             if toc is not None and len(toc.chunks) == row.chunks:
                 self._edit.remove_chunks(chunk_rows(number, toc))
             else:
                 # Every row has to be looked at, once for all of the record.
                 self._unlisted.add(number)
-        self._edit.remove_pack(number, info.id)
-        self._state = self._state._replace(
-            unique_bytes=self._state.unique_bytes - info.raw, stored_bytes=self._state.stored_bytes - info.length
-        )
-        return info.length
+        self._edit.remove_pack(number, row.info.id)
+        return row
+
+    def _lose(self, op: Lost) -> None:
+        """A pack goes on under a new number, without these entries: who relied on the old number looks again."""
+        number = self._edit.pack_number(op.pack_id)
+        if number is None:
+            return
+        key = lost_key(op.pack_id)
+        lost = lost_entries(self._edit.config(key)).joined(op.entries)
+        info = self._remove_rows(number, self._live_row(number)).info
+        add_pack(self._edit, self._state.next_pack, info, self._contents_of(info), lost)
+        self._edit.put_config(key, lost.encode())
+        self._state = self._state._replace(next_pack=self._state.next_pack + 1)
 
     def _table_of(self, info: PackInfo) -> Toc | None:
         """The table of a pack that is swept; None if its file is gone already, or damaged, or cannot be read."""
@@ -326,14 +349,14 @@ class PinnedNames:
         return any(version <= seq < removed_seq for seq in self._seqs.get(name, ()))
 
 
-def add_pack(edit: Edit, number: int, info: PackInfo, contents: Contents) -> None:
+def add_pack(edit: Edit, number: int, info: PackInfo, contents: Contents, lost: LostEntries = NOTHING_LOST) -> None:
     """A live pack's rows."""
     edit.put_pack(number, PackRow(info, len(contents.toc.chunks), contents.header))
-    edit.put_chunks(chunk_rows(number, contents.toc))
+    edit.put_chunks(chunk_rows(number, contents.toc, lost))
 
 
-def chunk_rows(number: int, toc: Toc) -> list[tuple[bytes, Location]]:
-    """Where each chunk of pack ``number`` is."""
+def chunk_rows(number: int, toc: Toc, lost: LostEntries = NOTHING_LOST) -> list[tuple[bytes, Location]]:
+    """Where each chunk of pack ``number`` is, but for those in entries that are lost."""
     offsets = entry_offsets(toc.entries)
     entries = toc.entries
     return [
@@ -342,4 +365,5 @@ def chunk_rows(number: int, toc: Toc) -> list[tuple[bytes, Location]]:
             Location(number, offsets[chunk.entry], chunk.entry, entries[chunk.entry], chunk.start, chunk.raw, ordinal),
         )
         for ordinal, chunk in enumerate(toc.chunks)
+        if chunk.entry not in lost
     ]

@@ -6,12 +6,13 @@ Rule 2: absence here proves nothing for deletion (collector, rule T).
 
 from collections.abc import Collection, Iterable, Iterator
 from itertools import islice, takewhile
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import lmdb
 
 from casbank.errors import ErrorKind
 from casbank.format import messages
+from casbank.format.record import ConfigValue
 from casbank.index import tables
 from casbank.index.tables import LeaseRow, NameRow, PackRow, PinRow, State, SweptRow, Tombstone
 from casbank.model import Location
@@ -19,8 +20,6 @@ from casbank.model import Location
 TABLES = ("chunk", "pack", "pack_number", "name", "tombstone", "lease", "pin", "swept", "meta")
 # A chunk that lies in several packs has a value for each.
 DUPLICATE_TABLES = frozenset({"chunk"})
-
-ConfigValue: TypeAlias = str | int | bytes | None
 
 _STATE = b"state"
 _CHECKPOINT = b"checkpoint"
@@ -314,6 +313,9 @@ class Edit(Snapshot):
     def put_config(self, key: str, value: ConfigValue) -> None:
         full = _CONFIG + key.encode()
         self._put("meta", full, tables.sealed(full, messages.encode([value])))
+
+    def remove_config(self, key: str) -> None:
+        self._delete("meta", _CONFIG + key.encode())
 
     def _replace(self, name: bytes, row: NameRow | None) -> NameRow | None:
         key = tables.name_key(name)

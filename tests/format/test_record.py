@@ -72,7 +72,7 @@ OPS = {
     6: st.builds(Release, ids16, st.sampled_from(["released", "fenced"])),
     7: st.builds(Sweep, id_tuples),
     8: st.builds(Deleted, id_tuples),
-    9: st.builds(Lost, ids16, st.lists(numbers, max_size=5).map(tuple)),
+    9: st.builds(Lost, ids16, st.lists(st.integers(0, limits.PACK_ENTRIES_MAX - 1), max_size=5).map(tuple)),
     10: st.builds(Checkpointed, numbers, texts, ids32),
     11: st.builds(Keyring, numbers, texts, ids32),
     12: st.builds(Config, texts, st.none() | texts | st.binary(max_size=20) | st.integers(-(2**63), 2**64 - 1)),
