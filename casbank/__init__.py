@@ -24,6 +24,7 @@ from casbank.errors import (
     StoreError,
     UnsupportedFormatError,
 )
+from casbank.findings import Finding, FindingKind, FsckProgress, FsckReport
 from casbank.keys import Keys
 from casbank.lease import Lease
 from casbank.model import (
@@ -32,6 +33,7 @@ from casbank.model import (
     CollectPlan,
     CollectProgress,
     CollectReport,
+    Hole,
     KeyEpoch,
     KeySlotInfo,
     LastCollection,
@@ -54,6 +56,11 @@ __all__ = [
     "ConflictError",
     "CorruptionError",
     "ErrorKind",
+    "Finding",
+    "FindingKind",
+    "FsckProgress",
+    "FsckReport",
+    "Hole",
     "InvalidInputError",
     "KeyEpoch",
     "KeyMismatchError",

@@ -28,6 +28,9 @@ from casbank.engine.batch import (
 from casbank.engine.collector import checked_options, collect, default_options, last_collection, make_plan, plan_options
 from casbank.engine.credential import Credential, RecoveryText, credential_of, read_key_file
 from casbank.engine.engine import Engine
+from casbank.engine.fsck.examination import FsckOptions
+from casbank.engine.fsck.run import Outside, Watch, fsck_open, fsck_outside
+from casbank.engine.holes import HoleReader
 from casbank.engine.leases import (
     HeldLease,
     check_lease_options,
@@ -42,6 +45,7 @@ from casbank.engine.source import Source
 from casbank.engine.undelete import removed_versions, undelete
 from casbank.engine.verify import verify_index
 from casbank.errors import ErrorKind, InvalidInputError, NotFoundError, ReadOnlyError, UnsupportedFormatError
+from casbank.findings import Finding, FsckProgress, FsckReport
 from casbank.format import MAJOR, MINOR
 from casbank.format.bank import BankDescriptor
 from casbank.format.descriptor import Descriptor, decode_descriptor, encode_descriptor
@@ -302,13 +306,18 @@ class Bank:
             # Shares the buffer: no second copy of a large object.
             return whole.getvalue()
 
-    def open_object(self, name: str) -> ObjectFile:
+    def open_object(self, name: str, *, allow_holes: bool = False) -> ObjectFile:
         """The object as a read-only, seekable binary file (a raw one: wrap it in io.BufferedReader for many small
         reads). It stays on the version that is there now. Raises NotFoundError; reading raises what :meth:`get` does.
+
+        ``allow_holes``: where bytes of the object are lost, reading gives zeros and ``ObjectFile.holes`` says where.
         """
         engine = self._current()
         row = self._row(engine, name)
         item = decode_descriptor(row.descriptor)
+        if allow_holes:
+            holes = HoleReader(engine.reader)
+            return ObjectFile(name, item, row.version, lambda start: holes.pieces(name, item, start))
         return ObjectFile(
             name, item, row.version, lambda start: engine.reader.pieces(name, item, start, item.size, eager=False)
         )
@@ -528,6 +537,55 @@ class Bank:
         """
         return verify_index(self._use())
 
+    def fsck(
+        self,
+        *,
+        read_data: bool | int = False,
+        repair: bool = False,
+        progress: Callable[[FsckProgress], None] | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+        on_repair: Callable[[str], None] | None = None,
+    ) -> FsckReport:
+        """Check the bank: its files, the journal's chain, checkpoints, packs, what every name reaches, and the index.
+
+        ``read_data``: read every byte of the packs and check each tag and id; or of so many percent of them (1 to 100),
+        other ones each time. What an interrupted check has read is not read again. ``repair``: mend what can be mended,
+        keep what cannot in ``quarantine/``, and write down what is lost; the report is that of a check behind it.
+        ``progress`` and ``on_finding`` are told at once, ``on_repair`` of each thing that was done.
+
+        A bank that does not open is checked by :meth:`check`. Raises StoreError, and for a repair ReadOnlyError,
+        ConflictError if others collect meanwhile.
+        """
+        engine = self._writable() if repair else self._current()
+        watch = Watch(progress, on_finding, on_repair)
+        return fsck_open(engine, FsckOptions(_percent(read_data), keyless=False), watch, repair=repair)
+
+    @staticmethod
+    def check(
+        place: str | os.PathLike[str],
+        *,
+        passphrase: str | None = None,
+        key_file: str | os.PathLike[str] | None = None,
+        key_command: Sequence[str] | None = None,
+        read_data: bool | int = False,
+        keyless: bool = False,
+        repair: bool = False,
+        cache_dir: str | os.PathLike[str] | None = None,
+        progress: Callable[[FsckProgress], None] | None = None,
+        on_finding: Callable[[Finding], None] | None = None,
+        on_repair: Callable[[str], None] | None = None,
+        world: World = REAL_WORLD,
+    ) -> FsckReport:
+        """The same for a bank that is not open here, and may not open at all; ``repair`` makes it open again.
+
+        ``keyless``: check, of an encrypted bank too, only what needs no key: the hashes of all files. Raises
+        NotFoundError (kind NO_BANK), KeyMismatchError, StoreError, and for a repair what opening and writing raise.
+        """
+        credential = credential_of(passphrase, key_file, key_command)
+        where = Outside(parse_bank_url(place), None if keyless else credential, _path(cache_dir), world)
+        watch = Watch(progress, on_finding, on_repair)
+        return fsck_outside(where, FsckOptions(_percent(read_data), keyless), watch, repair=repair)
+
     @staticmethod
     def drop_index(
         place: str | os.PathLike[str], *, forget_head: bool = False, cache_dir: str | os.PathLike[str] | None = None
@@ -582,6 +640,14 @@ def _encoded(text: str) -> bytes:
         return text.encode()
     except (UnicodeEncodeError, AttributeError):
         raise InvalidInputError(f"not text in UTF-8: {text!r}", kind=ErrorKind.NAME) from None
+
+
+def _percent(read_data: bool | int) -> int:
+    if type(read_data) is bool:
+        return 100 if read_data else 0
+    if type(read_data) is int and 1 <= read_data <= 100:
+        return read_data
+    raise InvalidInputError(f"read_data is True, False or a percentage from 1 to 100, not {read_data!r}")
 
 
 def _path(place: str | os.PathLike[str] | None) -> Path | None:

@@ -26,17 +26,33 @@ class BankUrl:
 def parse_bank_url(place: str | os.PathLike[str]) -> BankUrl:
     """A path, ``file:///path`` or ``memory://name``. InvalidInputError for anything else."""
     if isinstance(place, os.PathLike):
-        return BankUrl("local", Path(place))
-    if not isinstance(place, str) or not place or "\0" in place:
+        return _local(os.fspath(place))
+    if not isinstance(place, str):
         raise InvalidInputError(f"not the place of a bank: {place!r}")
     if "://" not in place:
-        return BankUrl("local", Path(place))
-    parts = urlsplit(place)
-    if parts.scheme == "file" and not parts.netloc and parts.path:
-        return BankUrl("local", Path(unquote(parts.path)))
-    if parts.scheme == "memory" and parts.netloc:
+        return _local(place)
+    try:
+        parts = urlsplit(place)
+    except ValueError as error:
+        raise InvalidInputError(f"not the place of a bank: {place!r}: {error}") from error
+    # What urlsplit leaves out of the parts would lead to another bank than the one that was written.
+    is_whole = parts.geturl() == place and not (parts.query or parts.fragment)
+    if is_whole and parts.scheme == "file" and not parts.netloc and parts.path:
+        return _local(unquote(parts.path))
+    if is_whole and parts.scheme == "memory" and parts.netloc:
         return BankUrl("memory", name=parts.netloc + parts.path)
     raise InvalidInputError(f"cannot open {place!r}: this release knows paths, file:///path and memory://name")
+
+
+def _local(path: str | bytes) -> BankUrl:
+    """A folder; refused if no file system can have one of that name."""
+    try:
+        raw = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise InvalidInputError(f"not the place of a bank: {path!r}") from error
+    if not raw or b"\0" in raw:
+        raise InvalidInputError(f"not the place of a bank: {path!r}")
+    return BankUrl("local", Path(os.fsdecode(raw)))
 
 
 def default_cache_dir() -> Path:

@@ -59,6 +59,13 @@ class ErrorKind(StrEnum):
     FORKED = "forked"
 
 
+LOST_KINDS = frozenset(
+    {ErrorKind.CHUNK_ID, ErrorKind.PACK_MISSING, ErrorKind.PACK, ErrorKind.ENTRY_TAG, ErrorKind.MANIFEST}
+)
+"""What says of a chunk or a manifest node that it cannot be had. Not among them is damage that can be mended without
+it: an index is made anew, a keyring is put back."""
+
+
 class CasbankError(Exception):
     """Base of every error of casbank.
 

@@ -151,8 +151,31 @@ COALESCE_GAP_BYTES = 128 * KIB
 COALESCE_BYTES_MAX = 4 * MIB
 # What was opened lately, so that neighbours in one group are opened once.
 ENTRY_CACHE_BYTES = 16 * MIB
+# What is read of a hole at once, however long it is.
+HOLE_PIECE_BYTES = 1 * MIB
+# A map of so many takes some 10 MiB; each hole of one chunk, they are 4 GiB that were lost here and there.
+HOLES_MAX = 2**16
 # A recursive put commits when it has either.
 RECURSIVE_BATCH_OBJECTS = 10_000
 RECURSIVE_BATCH_BYTES = 16 * MIB
 
 KEEP_DELETED_S_DEFAULT = 86_400
+
+# --- fsck --------------------------------------------------------------------------------------------------------
+
+# A wholly destroyed bank must not fill the memory of who looks at it.
+FINDINGS_MAX = 100_000
+FINDING_NAMES_MAX = 100_000
+# What is read of a pack at once: large enough for a disk, and one for each thread.
+FSCK_READ_BYTES = 8 * MIB
+# A check that was interrupted is gone on with for so long; afterwards the disk may have changed its mind.
+FSCK_RESUME_S_MAX = 7 * 86_400
+# Chunks of packs that are live no more in which a repair looks for what it misses: some 500 MB of Python objects.
+SPARE_CHUNKS_MAX = 2**20
+# Ranges of lost records that are asked of the index: a command line is not endless.
+RESCUE_RANGES_MAX = 1000
+# BANK, slots and keyrings whose flipped bit is looked for: each bit is tried, so the work grows with the square. A slot
+# has some 250 bytes, a keyring of 300 epochs has so many.
+MEND_BYTES_MAX = 16 * KIB
+# What is hashed for it in one run, all such files together: some five seconds, whatever somebody put into keys/.
+MEND_HASHED_BYTES_MAX = 8 * GIB

@@ -60,6 +60,13 @@ class Location(NamedTuple):
     ordinal: int
 
 
+class Hole(NamedTuple):
+    """Bytes of an object that are lost, ``length`` of them from ``start`` on; zeros stand in their place."""
+
+    start: int
+    length: int
+
+
 class PackInfo(NamedTuple):
     """One pack as the journal names it: its id, kind (header kind 1 or 2), file length, whole-file BLAKE3, entries,
     and the plain bytes of its entries."""

@@ -13,6 +13,9 @@ import pytest
 import casbank
 from casbank import Bank
 
+# Failures inside the shipped suite show their values.
+pytest.register_assert_rewrite("casbank.testing.stores")
+
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

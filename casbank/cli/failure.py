@@ -11,7 +11,7 @@ import traceback
 from contextlib import suppress
 
 from casbank.cli.console import Console
-from casbank.errors import CasbankError
+from casbank.errors import LOST_KINDS, CasbankError, CorruptionError
 from casbank.storage.files import translate
 
 UNEXPECTED = 1
@@ -34,7 +34,7 @@ def explain(error: BaseException, console: Console) -> int:
             console.complain("interrupted")
             return INTERRUPTED
         case CasbankError():
-            console.complain(str(error))
+            console.complain(reason(error))
             return error.exit_code
         case OSError():
             _drop_output()
@@ -44,6 +44,13 @@ def explain(error: BaseException, console: Console) -> int:
             return translated.exit_code
     _explain_bug(error, console)
     return UNEXPECTED
+
+
+def reason(error: CasbankError) -> str:
+    """Its message; of a damaged object, what gets the rest of it."""
+    if isinstance(error, CorruptionError) and error.kind in LOST_KINDS and "object" in error.context:
+        return f"{error}; 'casbank get --allow-holes' writes what is left of it"
+    return str(error)
 
 
 def _explain_bug(error: BaseException, console: Console) -> None:

@@ -28,6 +28,7 @@ VERBS = {
     "cp": "Give an object's content a second name.",
     "info": "Show a bank's sizes and counts.",
     "gc": "Free what nothing needs any more.",
+    "fsck": "Check a bank, offline; repair it.",
     "lease": "List, acquire, renew and release leases.",
     "key": "Show, add, remove, rotate and export a bank's keys.",
     "index": "Rebuild, drop or verify a bank's index.",

@@ -3,9 +3,10 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from casbank.cli.console import Console, printable
+from casbank.findings import FsckProgress
 from casbank.model import CollectProgress
 
 if TYPE_CHECKING:
@@ -44,6 +45,28 @@ def collecting(console: Console) -> Iterator[Callable[[CollectProgress], None]]:
                 completed=max(0, event.done_bytes),
                 total=max(1, event.total_bytes),
             )
+
+
+@contextmanager
+def checking(console: Console) -> Iterator[Callable[[FsckProgress], None]]:
+    """The same for a check."""
+    with _bars(console) as shown:
+        if shown is None:
+            yield lambda event: None  # noqa: ARG005 - nobody looks
+        else:
+            task = shown.add_task("check", total=None)
+            yield lambda event: shown.update(task, **_checked(event))
+
+
+def _checked(event: FsckProgress) -> dict[str, Any]:
+    """How a bar of bytes shows a step that counts other things: by its description."""
+    if event.unit == "bytes":
+        return {
+            "description": event.step,
+            "completed": event.done,
+            "total": max(event.done, event.total) or None,
+        }
+    return {"description": f"{event.step} {event.done or ''}", "completed": 0, "total": None}
 
 
 @contextmanager

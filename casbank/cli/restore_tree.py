@@ -1,7 +1,7 @@
 """``casbank get --recursive``: every object below a prefix, each as a file below one folder.
 
-Rule: an object that cannot be read, or has no place there, is named, and the next one is tried; a failing disk or bank
-ends it all.
+Rule: an object that cannot be read, or has no place there, or was written with holes, is named, and the next one is
+tried; a failing disk or bank ends it all.
 """
 
 import errno
@@ -12,9 +12,12 @@ from pathlib import Path
 from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.copying import COPY_BYTES, copy
+from casbank.cli.failure import reason
 from casbank.cli.folder import Folder
+from casbank.cli.lost import LostMap, show_map, summary
 from casbank.cli.progress import Advance, progress
 from casbank.cli.sizes import human_bytes, human_count
+from casbank.engine.objectfile import ObjectFile
 from casbank.errors import CasbankError, CorruptionError, ErrorKind, InvalidInputError, NotFoundError
 from casbank.model import ObjectInfo
 from casbank.storage.files import write_parts
@@ -36,14 +39,16 @@ _NO_PLACE = frozenset(
 )
 
 
-def restore_tree(bank: Bank, prefix: str, root: Path, console: Console) -> None:
+def restore_tree(bank: Bank, prefix: str, root: Path, console: Console, *, allow_holes: bool = False) -> None:
     """Write every object whose name begins with ``prefix`` below ``root``, under its whole name.
+
+    ``allow_holes``: those that lost bytes too, with zeros in their place.
 
     Raises NotFoundError if there is none, unless the prefix is empty; StoreError, OSError.
     """
     begun = time.monotonic()
     with Folder(root) as folder, progress(console, str(root)) as advance:
-        restoring = _Restoring(bank, folder, console, advance)
+        restoring = _Restoring(bank, folder, console, advance, LostMap() if allow_holes else None)
         for info in bank.list(prefix):
             restoring.restore(info)
     if prefix and not (restoring.files or console.failures):
@@ -56,17 +61,20 @@ def restore_tree(bank: Bank, prefix: str, root: Path, console: Console) -> None:
                 "bytes": restoring.bytes,
                 "seconds": round(seconds, 3),
                 "failures": console.failures,
+                **(restoring.lost.document() if restoring.lost is not None else {}),
             }
         )
     console.say(f"fetched {human_count(restoring.files, 'file')}, {human_bytes(restoring.bytes)}, in {seconds:.1f} s")
 
 
 class _Restoring:
-    def __init__(self, bank: Bank, folder: Folder, console: Console, advance: Advance) -> None:
+    def __init__(self, bank: Bank, folder: Folder, console: Console, advance: Advance, lost: LostMap | None) -> None:
         self._bank = bank
         self._folder = folder
         self._console = console
         self._advance = advance
+        # None if what lost bytes is not to be written.
+        self.lost = lost
         self.files = 0
         self.bytes = 0
 
@@ -76,7 +84,7 @@ class _Restoring:
             self.bytes += self._write(info)
             self.files += 1
         except (CorruptionError, NotFoundError, InvalidInputError) as error:
-            self._console.failed(info.name, str(error))
+            self._console.failed(info.name, reason(error))
         except OSError as error:
             if isinstance(error, CasbankError) or error.errno not in _NO_PLACE:
                 raise
@@ -85,17 +93,36 @@ class _Restoring:
     def _write(self, info: ObjectInfo) -> int:
         """How many bytes it has."""
         if info.size <= COPY_BYTES:
-            data = self._bank.get(info.name)
-            with self._folder.new_file(info.name) as descriptor:
-                write_parts(descriptor, [data])
-            self._advance(len(data))
-            return len(data)
-        with (
-            self._bank.open_object(info.name) as source,
-            self._folder.new_file(info.name) as descriptor,
-            os.fdopen(descriptor, "wb", closefd=False) as target,
-        ):
-            size = source.seek(0, os.SEEK_END)
-            source.seek(0)
-            copy(source, target, size, self._advance)
+            try:
+                return self._write_small(info.name)
+            except CorruptionError:
+                if self.lost is None:
+                    raise
+        return self._write_large(info.name)
+
+    def _write_small(self, name: str) -> int:
+        data = self._bank.get(name)
+        with self._folder.new_file(name) as descriptor:
+            write_parts(descriptor, [data])
+        self._advance(len(data))
+        return len(data)
+
+    def _write_large(self, name: str) -> int:
+        with self._bank.open_object(name, allow_holes=self.lost is not None) as source:
+            with (
+                self._folder.new_file(name) as descriptor,
+                os.fdopen(descriptor, "wb", closefd=False) as target,
+            ):
+                size = source.seek(0, os.SEEK_END)
+                source.seek(0)
+                copy(source, target, size, self._advance)
+            self._tell_lost(source)
         return size
+
+    def _tell_lost(self, source: ObjectFile) -> None:
+        """Name an object that was written with holes."""
+        lost = summary(source)
+        if lost is not None and self.lost is not None:
+            self.lost.add(source)
+            show_map(self._console, source)
+            self._console.failed(source.name, lost)

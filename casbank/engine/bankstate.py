@@ -101,11 +101,29 @@ class BankState:
         record, state = applied.record, self.state
         if record.seq != state.seq + 1 or record.previous != state.hash:
             raise CorruptionError("the journal's chain is broken", kind=ErrorKind.JOURNAL, record=record.seq)
-        check_epoch(applied, self._keyring())
+        check_epoch(applied, self.keyring())
         journal_bytes = state.journal_bytes + applied.length
         self.state = state._replace(seq=record.seq, hash=applied.hash, journal_bytes=journal_bytes)
         for op in record.ops:
             self._apply(record, op)
+
+    def skip_to(self, seq: int, record_hash: bytes) -> None:
+        """For salvage: go on behind record ``seq``, although nobody knows what was before it."""
+        self.state = self.state._replace(seq=seq, hash=record_hash)
+
+    def adopt(self, info: PackInfo) -> None:
+        """For salvage: a pack of which no record that is left says whether it is live."""
+        if info.id not in self.packs:
+            self.swept.pop(info.id, None)
+            self._add_pack(info)
+
+    def reach_epoch(self, keyring: Keyring) -> None:
+        """For salvage: records are sealed in an epoch whose beginning was lost."""
+        self.config[KEYRING_KEY] = keyring_value(keyring)
+
+    def keyring(self) -> Keyring | None:
+        """The official keyring; None in a bank that is not encrypted."""
+        return official_keyring(self.config.get(KEYRING_KEY))
 
     def end_lease(self, lease_id: bytes) -> None:
         """A lease, and all it holds, is gone."""
@@ -153,7 +171,7 @@ class BankState:
                 for pack_id in op.pack_ids:
                     self._forget(pack_id)
             case Keyring():
-                check_next_keyring(op, self._keyring(), record.seq)
+                check_next_keyring(op, self.keyring(), record.seq)
                 self.config[KEYRING_KEY] = keyring_value(op)
             case Config() if not is_reserved(op.key):
                 self.config[op.key] = op.value
@@ -170,15 +188,18 @@ class BankState:
                 continue
             if info.id in self.swept:
                 raise CorruptionError("a pack that was swept is published", kind=ErrorKind.RECORD, pack=info.id)
-            state = self.state
-            self.packs[info.id] = LivePack(state.next_pack, info)
-            self.state = state._replace(
-                next_pack=state.next_pack + 1,
-                unique_bytes=state.unique_bytes + info.raw,
-                stored_bytes=state.stored_bytes + info.length,
-            )
+            self._add_pack(info)
         if op.lease_id in self.leases:
             self._pin(op.lease_id, tuple(info.id for info in op.packs), record.seq)
+
+    def _add_pack(self, info: PackInfo) -> None:
+        state = self.state
+        self.packs[info.id] = LivePack(state.next_pack, info)
+        self.state = state._replace(
+            next_pack=state.next_pack + 1,
+            unique_bytes=state.unique_bytes + info.raw,
+            stored_bytes=state.stored_bytes + info.length,
+        )
 
     def _pin(self, lease_id: bytes, targets: tuple[bytes | str, ...], seq: int) -> None:
         held = self.pins.setdefault(lease_id, {})
@@ -203,7 +224,8 @@ class BankState:
         live = self.packs.pop(op.pack_id, None)
         if live is None:
             return
-        self.config[lost_key(op.pack_id)] = self.lost(op.pack_id).joined(op.entries).encode()
+        lost = self.lost(op.pack_id).joined(entry for entry in op.entries if entry < live.info.entries)
+        self.config[lost_key(op.pack_id)] = lost.encode()
         self.packs[op.pack_id] = live._replace(number=self.state.next_pack)
         self.state = self.state._replace(next_pack=self.state.next_pack + 1)
 
@@ -211,9 +233,6 @@ class BankState:
         row = self.swept.pop(pack_id, None)
         if row is not None and row.is_orphan:
             self.config[ORPHANS_KEY] = max(row.seq, self.config.get(ORPHANS_KEY, 0))
-
-    def _keyring(self) -> Keyring | None:
-        return official_keyring(self.config.get(KEYRING_KEY))
 
 
 # Each pin is a list of two.

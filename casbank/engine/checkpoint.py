@@ -15,21 +15,20 @@ Both directions use the same rows:
     STATE       [seq, hash, next pack, objects, logical, unique, stored, journal bytes], one row, last
 """
 
-import mmap
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from blake3 import blake3
 
 from casbank import limits
 from casbank.engine.bankstate import BankState
+from casbank.engine.scratch import ScratchFile
 from casbank.engine.sorting import ExternalSorter, Row
-from casbank.errors import CorruptionError, ErrorKind, NotFoundError, StoreError
+from casbank.errors import CorruptionError, ErrorKind, NotFoundError, UnsupportedFormatError
 from casbank.format.checkpoint import (
     BLOCK_HEAD_BYTES,
     SECTION_ORDER,
@@ -51,10 +50,10 @@ from casbank.index.transaction import Edit
 from casbank.index.view import View
 from casbank.model import Location, PackInfo
 from casbank.storage.base import Store
-from casbank.storage.files import translate
 
 CHECKPOINTS = "checkpoints/"
 _HASH_BYTES = 32
+_SEQ_DIGITS = 20
 _READ_BYTES = 4 * limits.MIB
 # Rows of a bulk load that are sorted and inserted at once: some 100 MB of Python objects.
 _LOAD_CHUNKS = 2**18
@@ -69,7 +68,7 @@ def checkpoint_name(seq: int, entropy: bytes) -> str:
 def checkpoint_seq(name: str) -> int | None:
     """The sequence number in a checkpoint's name; None for a name of something else."""
     digits = name.removeprefix(CHECKPOINTS).partition("-")[0]
-    return int(digits) if digits.isdigit() else None
+    return int(digits) if len(digits) == _SEQ_DIGITS and digits.isascii() and digits.isdecimal() else None
 
 
 class Written(NamedTuple):
@@ -97,22 +96,29 @@ class CheckpointFiles:
         try:
             for record in records:
                 merge.add(record)
-            seq = merge.bank.state.seq
-            seal = self.sealing.create(Kind.CHECKPOINT, sequence_id(seq), salt)
-            with tempfile.TemporaryFile(dir=self.scratch) as file:
-                digest = _BlockWriter(file, seal).write(merge.sections())
-                name = checkpoint_name(seq, suffix)
-                with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole, memoryview(whole) as view:
-                    self.store.put_new(name, [view])
-        except OSError as error:
-            if isinstance(error, StoreError):
-                raise
-            raise translate(error, "no checkpoint can be written", path=self.scratch) from error
+            return self.store_state(merge, salt, suffix)
         finally:
             merge.close()
+
+    def store_state(self, merge: "Merge", salt: bytes, suffix: bytes) -> Written:
+        """Store a merged state, and read it back. Raises what :meth:`write` does."""
+        seq = merge.bank.state.seq
+        seal = self.sealing.create(Kind.CHECKPOINT, sequence_id(seq), salt)
+        with ScratchFile(self.scratch) as file:
+            digest = _BlockWriter(file, seal).write(merge.sections())
+            name = checkpoint_name(seq, suffix)
+            self.store.put_new(name, [file.view()])
         for _ in self.blocks(Checkpointed(seq, name, digest)):
             pass
         return Written(name, seq, digest)
+
+    def is_checkpoint(self, name: str, seq: int) -> bool:
+        """Whether a file begins as a checkpoint of this bank and this record does."""
+        try:
+            self.sealing.open(self.store.get(name, 0, HEADER_BYTES), Kind.CHECKPOINT, sequence_id(seq))
+        except (CorruptionError, UnsupportedFormatError, NotFoundError):
+            return False
+        return True
 
     def blocks(self, checkpoint: Checkpointed) -> Iterator[Block]:
         """The blocks of a checkpoint, each checked; the file's hash and end are checked behind the last."""
@@ -131,6 +137,8 @@ class CheckpointFiles:
             raise CorruptionError("checkpoint does not end with its state", kind=ErrorKind.CHECKPOINT)
         if reader.digest() != reader.take(_HASH_BYTES) or reader.hash_so_far != checkpoint.file_hash:
             raise CorruptionError("checkpoint fails its hash", kind=ErrorKind.CHECKPOINT, checkpoint=checkpoint.name)
+        if not reader.is_at_end():
+            raise CorruptionError("something follows the checkpoint", kind=ErrorKind.CHECKPOINT, file=checkpoint.name)
 
 
 class _Reader:
@@ -153,6 +161,10 @@ class _Reader:
         self._hasher.update(taken)
         return taken
 
+    def is_at_end(self) -> bool:
+        """Whether there is no byte left."""
+        return not self._data and not self._store.get(self._name, self._offset, 1)
+
     def digest(self) -> bytes:
         """Hash of all that was taken."""
         self.hash_so_far = self._hasher.digest()
@@ -170,7 +182,7 @@ class _Reader:
 class _BlockWriter:
     """Writes rows as sealed blocks of about a mebibyte."""
 
-    def __init__(self, file: IO[bytes], seal: FileSeal) -> None:
+    def __init__(self, file: ScratchFile, seal: FileSeal) -> None:
         self._file = file
         self._seal = seal
         self._hasher = blake3()
@@ -192,7 +204,6 @@ class _BlockWriter:
         self._flush(final=True)
         digest = self._hasher.digest()
         self._file.write(digest)
-        self._file.flush()
         return digest
 
     def _flush(self, *, final: bool) -> None:
@@ -233,6 +244,10 @@ class Merge:
                     self._changes.add(row, len(op.descriptor) + len(op.name))
                 case Delete():
                     self._changes.add([op.name, record.seq, ordinal, record.time_ns, None], len(op.name))
+
+    def add_change(self, name: str, seq: int, ordinal: int, time_ns: int, descriptor: bytes | None) -> None:
+        """For salvage: what a lost record did to a name; None: it removed it."""
+        self._changes.add([name, seq, ordinal, time_ns, descriptor], len(descriptor or b"") + len(name))
 
     def sections(self) -> Iterator[tuple[Section, Row]]:
         """Every row of the new checkpoint, in the order of the format; once."""

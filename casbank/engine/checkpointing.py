@@ -80,6 +80,14 @@ class CheckpointKeeper:
                 raise
             # What this one began with was let go of, because two newer ones are official.
             return None
+        return self._publish(before, written)
+
+    def write_upon(self, base: Checkpointed | None) -> Written | None:
+        """For a repair: the same upon an older checkpoint (None: the beginning), because a newer one is damaged."""
+        self._check_writable()
+        return self._publish(base, self._merge(base))
+
+    def _publish(self, before: Checkpointed | None, written: Written) -> Written | None:
         if not self._committer.commit(lambda now: _make_official(now, written)):
             self._files.store.delete(written.name)
             return None

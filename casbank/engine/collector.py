@@ -580,8 +580,13 @@ def _check_journal(engine: Engine) -> None:
     head = engine.follower.catch_up()
     for blob in engine.resources.store.list(CHECKPOINTS):
         seq = checkpoint_seq(blob.name)
-        # Others may have written it since.
-        if seq is not None and seq > head.seq and seq > engine.follower.catch_up().seq:
+        # Others may have written it since; and a file of a made-up name says nothing.
+        if (
+            seq is not None
+            and seq > head.seq
+            and engine.files.is_checkpoint(blob.name, seq)
+            and seq > engine.follower.catch_up().seq
+        ):
             raise CorruptionError(
                 f"the journal ends at record {head.seq}, but there is a checkpoint of record {seq}: it was cut or "
                 "replaced by an older one; nothing is collected",

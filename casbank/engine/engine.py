@@ -61,6 +61,7 @@ class Engine:
         self.world = world
         self.keys = keys
         self.journal = place.journal
+        self.notes = place.notes
         self._pid = os.getpid()
         self._closed = False
         self._rolled_back = False

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from casbank import limits
 from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
+from casbank.engine.decoded import decoded
 from casbank.engine.packs import PackReader
 from casbank.errors import (
     CasbankError,
@@ -25,9 +26,9 @@ from casbank.errors import (
     StoreError,
     UnsupportedFormatError,
 )
-from casbank.format.header import HEADER_BYTES, Kind, decode_header, sequence_id
+from casbank.format.header import HEADER_BYTES, decode_header
 from casbank.format.pack import Toc
-from casbank.format.record import Checkpointed, Keyring, Record, decode_record, record_hash
+from casbank.format.record import Checkpointed, Keyring, Record, record_hash
 from casbank.format.seal import Sealing
 from casbank.index.apply import (
     EMPTY,
@@ -93,8 +94,13 @@ class Follower:
         except InheritedIndexError:
             # Of no use here, and in the way: whoever opens the bank from now on takes the new one.
             self._view, self._seen = self._made_anew()
-        self._view.clear_stale_readers()
-        self._remove_leftovers()
+        try:
+            self._view.clear_stale_readers()
+            self._remove_leftovers()
+        except BaseException:
+            # Nobody else can, and what is open in this process cannot be opened again.
+            self._view.close()
+            raise
 
     @contextmanager
     def read(self) -> Iterator[Snapshot]:
@@ -297,12 +303,8 @@ class Follower:
             return _NO_CONTENTS
 
     def decoded(self, entry: JournalEntry) -> Applied:
-        """A journal entry, ready to be applied: its tag and its place checked."""
-        seal = self._sealing.open(entry.record, Kind.RECORD, sequence_id(entry.seq))
-        record = decode_record(entry.record, seal)
-        if record.seq != entry.seq:
-            raise CorruptionError("a record stands in another's place", kind=ErrorKind.JOURNAL, record=entry.seq)
-        return Applied(record, record_hash(entry.record), len(entry.record), seal.header.epoch)
+        """A journal entry, ready to be applied."""
+        return decoded(self._sealing, entry)
 
 
 def _another_history(state: State) -> CorruptionError:

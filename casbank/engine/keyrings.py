@@ -110,6 +110,17 @@ class Keyrings:
         self._learn(content)
         return data, content
 
+    def found(self, number: int) -> Keyring | None:
+        """A keyring of that number, by what lies in the store: for a salvage that lost the record that named it."""
+        for blob in self._store.list(f"{_PREFIX}{number}-"):
+            try:
+                data = self._store.get(blob.name, 0, limits.KEYRING_BYTES_MAX + 1)
+                self.check(data, blob.name)
+            except (NotFoundError, CorruptionError, UnsupportedFormatError):
+                continue
+            return Keyring(number, blob.name, keyring_hash(data))
+        return None
+
     def load(self) -> None:
         """Read the keyrings of the highest number that can be read: each has the secrets of every epoch before."""
         with self._mutex:

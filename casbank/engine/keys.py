@@ -9,7 +9,7 @@ from casbank.engine.credential import Credential, RecoveryText
 from casbank.engine.keyrings import Keyrings
 from casbank.engine.keyslots import KeySlots
 from casbank.errors import CorruptionError, ErrorKind, KeyMismatchError, NotFoundError
-from casbank.format.bank import BANK_NAME, BankDescriptor, decode_bank
+from casbank.format.bank import BANK_COPY_NAME, BANK_NAME, BankDescriptor, decode_bank
 from casbank.format.keyring import SECRET_BYTES
 from casbank.format.keyslot import KEY_BYTES
 from casbank.format.record import Keyring
@@ -120,6 +120,7 @@ def restore_files(store: Store, recovery: RecoveryText, world: World) -> None:
     known = decode_recovery(recovery.text)
     _keys(store, known.bank, known.key, world).keyrings.check(known.keyring, known.keyring_name)
     _restore(store, BANK_NAME, known.bank)
+    _restore(store, BANK_COPY_NAME, known.bank)
     _restore(store, known.keyring_name, known.keyring)
 
 

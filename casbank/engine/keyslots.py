@@ -95,7 +95,7 @@ class KeySlots:
             except NotFoundError:
                 # Removed meanwhile.
                 continue
-            except (CorruptionError, UnsupportedFormatError) as error:
+            except (CorruptionError, UnsupportedFormatError, StoreError) as error:
                 useless.append(f"{name}: {error}")
         if useless:
             _log.warning("key slots that are of no use: %d, the first of them %s", len(useless), useless[0])

@@ -5,12 +5,18 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from casbank import limits
+from casbank.engine.holemap import HoleMap
 from casbank.format.descriptor import Descriptor
+from casbank.model import Hole
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-PiecesFrom = Callable[[int], Iterator[memoryview]]
+PiecesFrom = Callable[[int], Iterator[memoryview | Hole]]
+"""What there is of an object from an offset on: its bytes, and what is lost of them."""
+
+_ZEROS = memoryview(bytes(limits.HOLE_PIECE_BYTES))
 
 
 class ObjectFile(io.RawIOBase):
@@ -23,9 +29,29 @@ class ObjectFile(io.RawIOBase):
         self._size = item.size
         self._pieces_from = pieces_from
         self._position = 0
+        self._met = HoleMap()
+        self._drop()
+
+    def _drop(self) -> None:
         # Bytes from _position on that were fetched, and where more come from; None after a seek.
         self._rest = memoryview(b"")
-        self._pieces: Iterator[memoryview] | None = None
+        self._pieces: Iterator[memoryview | Hole] | None = None
+        # Whether _rest is zeros of a hole, and how many of it follow behind them.
+        self._is_hole = False
+        self._hole_left = 0
+
+    @property
+    def holes(self) -> list[Hole]:
+        """What was read so far and is lost, in the object's order, neighbours as one: at most ``limits.HOLES_MAX``.
+
+        Always empty without ``allow_holes``: then what is lost is a CorruptionError.
+        """
+        return self._met.holes()
+
+    @property
+    def holes_omitted_bytes(self) -> int:
+        """How many zeros were read for lost bytes that had no place in ``holes``; each time they were read."""
+        return self._met.omitted_bytes
 
     def readable(self) -> bool:
         return True
@@ -47,7 +73,7 @@ class ObjectFile(io.RawIOBase):
         if 0 <= ahead <= len(self._rest):
             self._rest = self._rest[ahead:]
         else:
-            self._rest, self._pieces = memoryview(b""), None
+            self._drop()
         self._position = target
         return target
 
@@ -60,8 +86,7 @@ class ObjectFile(io.RawIOBase):
         while done < len(target) and self._more():
             count = min(len(target) - done, len(self._rest))
             target[done : done + count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            self._position += count
+            self._take(count)
             done += count
         return done
 
@@ -72,8 +97,7 @@ class ObjectFile(io.RawIOBase):
         whole = io.BytesIO()
         while self._more():
             whole.write(self._rest)
-            self._position += len(self._rest)
-            self._rest = memoryview(b"")
+            self._take(len(self._rest))
         return whole.getvalue()
 
     def _more(self) -> bool:
@@ -84,14 +108,32 @@ class ObjectFile(io.RawIOBase):
             self._pieces = self._pieces_from(self._position)
         try:
             while not self._rest:
-                self._rest = next(self._pieces)
+                self._rest = self._next(self._pieces)
         except BaseException:
             # A generator that raised is at its end, and is not to be taken for the end of the object.
             self._pieces = None
             raise
         return True
 
+    def _next(self, pieces: Iterator[memoryview | Hole]) -> memoryview:
+        if not self._hole_left:
+            piece = next(pieces)
+            self._is_hole = isinstance(piece, Hole)
+            if not isinstance(piece, Hole):
+                return piece
+            self._hole_left = piece.length
+        zeros = _ZEROS[: self._hole_left]
+        self._hole_left -= len(zeros)
+        return zeros
+
+    def _take(self, count: int) -> None:
+        """So many bytes of ``_rest`` were read."""
+        if self._is_hole:
+            self._met.add(self._position, count)
+        self._rest = self._rest[count:]
+        self._position += count
+
     def close(self) -> None:
         """Let go of what was fetched ahead."""
-        self._rest, self._pieces = memoryview(b""), None
+        self._drop()
         super().close()

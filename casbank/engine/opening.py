@@ -28,7 +28,7 @@ from casbank.engine.place import (
 )
 from casbank.engine.salt import fresh_salt
 from casbank.errors import ErrorKind, KeyMismatchError, StoreError, UnsupportedFormatError
-from casbank.format.bank import BANK_NAME, BankDescriptor, bank_hash, decode_bank, encode_bank
+from casbank.format.bank import BANK_COPY_NAME, BANK_NAME, BankDescriptor, bank_hash, decode_bank, encode_bank
 from casbank.format.header import Suite
 from casbank.format.record import First, Op
 from casbank.index.view import is_in_use, remove_folder
@@ -110,7 +110,9 @@ def create_engine(
 
     with creating(url):
         prepare(url, world)
-        store_of(url, world).put_new(BANK_NAME, [data])
+        store = store_of(url, world)
+        store.put_new(BANK_NAME, [data])
+        store.put_new(BANK_COPY_NAME, [data])
         with _if_it_fails(lambda: give_up(url)):
             return _take(url, descriptor, make)
 

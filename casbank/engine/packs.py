@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from casbank.errors import CorruptionError, ErrorKind, NotFoundError
-from casbank.format.header import HEADER_BYTES, Kind
-from casbank.format.pack import TRAILER_BYTES, decode_toc, decode_trailer, open_entry, pack_name
+from casbank.format.header import HEADER_BYTES, Kind, decode_header, encode_header
+from casbank.format.pack import (
+    TRAILER_BYTES,
+    decode_toc,
+    decode_trailer,
+    open_entry,
+    pack_name,
+    read_clear_trailer,
+)
 from casbank.format.seal import Sealing
 from casbank.index.apply import Contents
 from casbank.index.tables import PackRow
@@ -53,6 +60,17 @@ class PackReader:
             raise CorruptionError("a live pack is missing", kind=ErrorKind.PACK_MISSING, pack=info.id) from error
         except CorruptionError as error:
             raise CorruptionError(error.message, kind=error.kind, pack=info.id) from error
+
+    def found(self, pack_id: bytes) -> PackInfo:
+        """What the journal would say of a pack, by the pack's own word. Raises NotFoundError, CorruptionError."""
+        name = pack_name(pack_id)
+        length = self.store.size(name)
+        header = decode_header(self.store.get(name, 0, HEADER_BYTES))
+        _, trailer_hash = read_clear_trailer(self.store.get(name, max(0, length - TRAILER_BYTES)))
+        seal = self.sealing.open(encode_header(header), header.kind, pack_id)
+        trailer = decode_trailer(seal, self.store.get(name, length - TRAILER_BYTES), length)
+        info = PackInfo(pack_id, header.kind, length, trailer_hash, trailer.entries, 0)
+        return info._replace(raw=sum(row.raw for row in self.contents(info).toc.entries))
 
     def entries(self, pack: PackRow, wanted: Sequence[WantedEntry]) -> list[Buffer]:
         """Plain bytes of entries that lie close together, in ascending order: one ranged read.

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from casbank.config import BankUrl, default_cache_dir
 from casbank.errors import AlreadyExistsError, ErrorKind, InvalidInputError, NotFoundError, StoreError
-from casbank.format.bank import BANK_NAME, BankDescriptor
+from casbank.format.bank import BANK_COPY_NAME, BANK_NAME, BankDescriptor
 from casbank.format.header import Suite, decode_header
 from casbank.journal.base import Journal
 from casbank.journal.local import LocalJournal
@@ -45,6 +45,8 @@ class Place:
     index: Path
     # Where what was seen of an encrypted bank is remembered.
     head: Path | None = None
+    # Where notes of this client's own are kept, which may go at any time.
+    notes: Path | None = None
     # What is removed when the bank is closed.
     temporary: "tempfile.TemporaryDirectory[str] | None" = None
 
@@ -64,9 +66,19 @@ def bank_key(url: BankUrl) -> Hashable:
     return "local", status.st_dev, status.st_ino
 
 
-def store_of(url: BankUrl, world: World) -> Store:
+def store_of(url: BankUrl, world: World, *, read_only: bool = False) -> Store:
     """The store of a bank, which is there. To be closed."""
-    return LocalStore(url.path, world=world) if url.scheme == "local" else _memory_banks[url.name][0]
+    if url.scheme == "memory":
+        return _memory_banks[url.name][0]
+    return LocalStore(url.path, world=world, read_only=read_only)
+
+
+def journal_of(url: BankUrl, world: World, *, read_only: bool = True) -> Journal:
+    """The journal of a bank, which is there. To be closed."""
+    if url.scheme == "memory":
+        return _memory_banks[url.name][1]
+    root = url.path
+    return LocalJournal(root / "journal", world=world, read_only=read_only, quarantine=root / "quarantine")
 
 
 def open_place(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir: Path | None) -> Place:
@@ -81,9 +93,10 @@ def open_place(url: BankUrl, descriptor: BankDescriptor, world: World, cache_dir
     local = LocalStore(root, world=world, read_only=read_only)
     if not read_only:
         local.clean()
-    log = LocalJournal(root / "journal", world=world, read_only=read_only, quarantine=root / "quarantine")
+    log = journal_of(url, world, read_only=read_only)
     index = index_folder(url, descriptor, cache_dir)
-    return Place(bank_key(url), local, log, index, head_file(descriptor, cache_dir))
+    notes = notes_folder(descriptor, cache_dir)
+    return Place(bank_key(url), local, log, index, head_file(descriptor, cache_dir), notes)
 
 
 def index_folder(url: BankUrl, descriptor: BankDescriptor, cache_dir: Path | None) -> Path:
@@ -98,6 +111,11 @@ def index_folder(url: BankUrl, descriptor: BankDescriptor, cache_dir: Path | Non
 def head_file(descriptor: BankDescriptor, cache_dir: Path | None) -> Path | None:
     """What was seen of a bank is remembered for all its copies: one that is older is what is to be noticed."""
     return None if descriptor.suite is Suite.CHECKSUM else _cache_folder(descriptor, cache_dir) / _HEAD
+
+
+def notes_folder(descriptor: BankDescriptor, cache_dir: Path | None) -> Path:
+    """Where this client keeps notes of its own about a bank, which may go at any time."""
+    return _cache_folder(descriptor, cache_dir)
 
 
 def _cache_folder(descriptor: BankDescriptor, cache_dir: Path | None) -> Path:
@@ -186,19 +204,31 @@ def _prepare_folder(root: Path, world: World) -> None:
             raise
         raise translate(error, "cannot create a bank", path=root) from error
     if BANK_NAME in names:
-        if not _is_unfinished(root):
+        if not _is_unfinished(root, world):
             raise AlreadyExistsError(f"there is a bank at {root} already", kind=ErrorKind.BANK_EXISTS)
         # An init that was cut off before its first record: nothing was ever in it.
         store = LocalStore(root, world=world)
         for blob in store.list("keys/"):
             store.delete(blob.name)
+        # BANK last: without it the next attempt would take the folder for somebody else's.
+        store.delete(BANK_COPY_NAME)
         store.delete(BANK_NAME)
     elif names - {"tmp"}:
         raise InvalidInputError(f"cannot create a bank in {root}: the folder is not empty")
 
 
-def _is_unfinished(root: Path) -> bool:
-    return not any((root / "packs").glob("*")) and not _has_segments(root)
+def _is_unfinished(root: Path, world: World) -> bool:
+    if any((root / "packs").glob("*")):
+        return False
+    if not _has_segments(root):
+        return True
+    journal = LocalJournal(root / "journal", world=world, quarantine=root / "quarantine")
+    try:
+        # A turn takes over what was written and not synced: then there is a bank after all.
+        with journal.turn():
+            return journal.head().seq == 0
+    finally:
+        journal.close()
 
 
 def _has_segments(root: Path) -> bool:
@@ -209,7 +239,7 @@ def bank_of_journal(url: BankUrl, world: World) -> bytes:
     """Whose journal is there, as the clear header of its oldest record says."""
     journal: Journal | None = None
     if url.scheme == "local" and _has_segments(url.path):
-        journal = LocalJournal(url.path / "journal", world=world, read_only=True, quarantine=url.path / "quarantine")
+        journal = journal_of(url, world)
     elif url.scheme == "memory" and url.name in _memory_banks:
         journal = _memory_banks[url.name][1]
     entry = None if journal is None else next(journal.read(journal.first() - 1), None)

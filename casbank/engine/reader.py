@@ -9,17 +9,17 @@ Rule 3: memory is bounded: a few ranges are fetched ahead, each of some mebibyte
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
-from typing import NamedTuple
+from typing import TypeVar
 
 from blake3 import blake3
 
 from casbank import limits
-from casbank.engine.packs import PackReader, WantedEntry
+from casbank.engine.packs import PackReader
+from casbank.engine.ranges import Range, Wanted, grouped
 from casbank.engine.resources import WORKERS, Resources
 from casbank.errors import CorruptionError, ErrorKind, NotFoundError
 from casbank.format.descriptor import Descriptor, decode_descriptor
@@ -27,52 +27,17 @@ from casbank.format.manifest import InnerRow, LeafRow, decode_inner, decode_leaf
 from casbank.format.seal import IdOf
 from casbank.index.tables import PackRow
 from casbank.index.transaction import Snapshot
-from casbank.model import Buffer, EntryType, Location
+from casbank.model import Buffer, EntryType
 
 _AHEAD = WORKERS + 1
 # Chunks that are looked up in one index transaction.
-_PLAN_CHUNKS = 512
+PLAN_CHUNKS = 512
 _PACK_ROWS = 4096
 # What a version that was collected under a slow reader looks like.
-_MAY_BE_GONE = frozenset({ErrorKind.CHUNK_ID, ErrorKind.PACK_MISSING})
+MAY_BE_GONE = frozenset({ErrorKind.CHUNK_ID, ErrorKind.PACK_MISSING})
 
-
-class _Wanted(NamedTuple):
-    """One chunk to fetch, and where it is."""
-
-    id: bytes
-    place: Location
-    pack: PackRow
-
-
-@dataclass(slots=True)
-class _Range:
-    """Neighbouring entries of one pack, fetched with one read; the chunks wanted of them, in the object's order."""
-
-    pack: PackRow
-    entries: list[WantedEntry] = field(default_factory=list)
-    wanted: list[_Wanted] = field(default_factory=list)
-    raw: int = 0
-
-    def takes(self, chunk: _Wanted) -> bool:
-        """Whether this chunk can be had with the same read."""
-        place, last = chunk.place, self.entries[-1]
-        if chunk.pack.info.id != self.pack.info.id:
-            return False
-        if place.entry == last.number:
-            return True
-        end = last.offset + last.row.stored
-        gap = place.offset - end
-        span = place.offset + place.row.stored - self.entries[0].offset
-        near = 0 <= gap <= limits.COALESCE_GAP_BYTES
-        return near and max(span, self.raw + place.row.raw) <= limits.COALESCE_BYTES_MAX
-
-    def add(self, chunk: _Wanted) -> None:
-        place = chunk.place
-        if not self.entries or self.entries[-1].number != place.entry:
-            self.entries.append(WantedEntry(place.entry, place.offset, place.row))
-            self.raw += place.row.raw
-        self.wanted.append(chunk)
+_Task = TypeVar("_Task")
+_Piece = TypeVar("_Piece")
 
 
 class EntryCache:
@@ -125,13 +90,13 @@ class ObjectReader:
                 return
             yield from self._stored_pieces(item, start, end, eager=eager)
         except CorruptionError as error:
-            if error.kind in _MAY_BE_GONE and not self._is_current(name, item):
+            if error.kind in MAY_BE_GONE and not self.is_current(name, item):
                 raise NotFoundError(
                     "this version was deleted or replaced, and has been collected since", kind=ErrorKind.GONE, name=name
                 ) from error
             raise CorruptionError(error.message, kind=error.kind, object=name, **error.context) from error
 
-    def _is_current(self, name: str, item: Descriptor) -> bool:
+    def is_current(self, name: str, item: Descriptor) -> bool:
         """Whether this is what the name has now, after everything that others wrote."""
         self._resources.follower.catch_up()
         with self._resources.follower.read() as snapshot:
@@ -174,14 +139,14 @@ class ObjectReader:
         node = self._node(node_id, depth)
         if depth == 1:
             leaf_rows = decode_leaf(node)
-            _check_sum(sum(row.raw for row in leaf_rows), size)
+            check_sum(sum(row.raw for row in leaf_rows), size)
             for number, row in enumerate(leaf_rows):
                 if base + row.raw > start:
                     return base, iter(leaf_rows[number:])
                 base += row.raw
             return base, iter(())
         rows = decode_inner(node)
-        _check_sum(sum(row.bytes_below for row in rows), size)
+        check_sum(sum(row.bytes_below for row in rows), size)
         for number, inner in enumerate(rows):
             if base + inner.bytes_below > start:
                 first, chunks = self._descend(inner.id, depth - 1, inner.bytes_below, base, start)
@@ -199,28 +164,31 @@ class ObjectReader:
         wanted = self._locate([node_id])[0]
         if wanted.place.row.type != kind:
             raise CorruptionError("a manifest names what is no node of that depth", kind=ErrorKind.MANIFEST)
-        found = _Range(wanted.pack)
-        found.add(wanted)
-        return bytes(self._open(found, self._resources.ids.node)[0])
+        return bytes(self.open(Range.of(wanted), self._resources.ids.node)[0])
 
     # --- chunks ------------------------------------------------------------------------------------------------
 
     def _fetch(self, rows: Iterator[LeafRow], kind: EntryType, *, eager: bool) -> Iterator[memoryview]:
         """The chunks' bytes in order, a few ranges ahead."""
-        ids = self._resources.ids
-        id_of = ids.chunk if kind is EntryType.CHUNKS else ids.node
-        ranges = self._ranges(rows, kind, _PLAN_CHUNKS if eager else 1)
-        start = list(islice(ranges, 2))
+        ranges = self._ranges(rows, kind, PLAN_CHUNKS if eager else 1)
+        return self.ahead(ranges, partial(self.open, id_of=self.id_of(kind)), eager=eager)
+
+    def id_of(self, kind: EntryType) -> IdOf:
+        """How the ids of chunks, or of nodes, are made."""
+        return self._resources.ids.chunk if kind is EntryType.CHUNKS else self._resources.ids.node
+
+    def ahead(self, tasks: Iterator[_Task], do: Callable[[_Task], list[_Piece]], *, eager: bool) -> Iterator[_Piece]:
+        """What the tasks give, in order; a few of them are done ahead, by the workers."""
+        start = list(islice(tasks, 2))
         if len(start) == 1:
             # Most objects: a worker would take longer to wake up.
-            yield from self._open(start[0], id_of)
+            yield from do(start[0])
             return
-        ranges = chain(start, ranges)
-        under_way: deque[Future[list[memoryview]]] = deque()
+        under_way: deque[Future[list[_Piece]]] = deque()
         ahead = _AHEAD if eager else 1
         try:
-            for found in ranges:
-                under_way.append(self._resources.work(partial(self._open, found, id_of)))
+            for task in chain(start, tasks):
+                under_way.append(self._resources.work(partial(do, task)))
                 if len(under_way) >= ahead:
                     yield from under_way.popleft().result()
                     ahead = min(_AHEAD, ahead + 1)
@@ -231,41 +199,50 @@ class ObjectReader:
             for future in under_way:
                 future.cancel()
 
-    def _ranges(self, rows: Iterator[LeafRow], kind: EntryType, window: int) -> Iterator[_Range]:
+    def _ranges(self, rows: Iterator[LeafRow], kind: EntryType, window: int) -> Iterator[Range]:
         while batch := list(islice(rows, window)):
-            window = min(_PLAN_CHUNKS, window * 4)
-            current: _Range | None = None
-            for chunk, row in zip(self._locate([row.id for row in batch]), batch, strict=True):
+            window = min(PLAN_CHUNKS, window * 4)
+            chunks = self._locate([row.id for row in batch])
+            for chunk, row in zip(chunks, batch, strict=True):
                 if chunk.place.raw != row.raw or chunk.place.row.type != kind:
                     raise CorruptionError(
                         "a chunk is not what its manifest says", kind=ErrorKind.MANIFEST, chunk=row.id
                     )
-                if current is None or not current.takes(chunk):
-                    if current is not None:
-                        yield current
-                    current = _Range(chunk.pack)
-                current.add(chunk)
-            if current is not None:
-                yield current
+            yield from grouped(chunks)
 
-    def _locate(self, ids: list[bytes]) -> list[_Wanted]:
+    def find(self, ids: list[bytes]) -> dict[bytes, Wanted]:
+        """Where those of the chunks are that are in a live pack."""
         found = self._look_up(ids)
         if len(found) < len(set(ids)):
             # Rule 2.
             self._resources.follower.catch_up()
             found = self._look_up(ids)
+        return found
+
+    def copies(self, chunk_id: bytes) -> list[Wanted]:
+        """Every place where a chunk or node is, after everything that others wrote."""
+        self._resources.follower.catch_up()
+        with self._resources.follower.read() as snapshot:
+            return [
+                Wanted(chunk_id, place, self._pack(snapshot, place.pack_number))
+                for _, places in snapshot.all_copies([chunk_id])
+                for place in places
+            ]
+
+    def _locate(self, ids: list[bytes]) -> list[Wanted]:
+        found = self.find(ids)
         for chunk_id in ids:
             if chunk_id not in found:
                 raise CorruptionError("a chunk is in no live pack", kind=ErrorKind.CHUNK_ID, chunk=chunk_id)
         return [found[chunk_id] for chunk_id in ids]
 
-    def _look_up(self, ids: list[bytes]) -> dict[bytes, _Wanted]:
+    def _look_up(self, ids: list[bytes]) -> dict[bytes, Wanted]:
         found = {}
         with self._resources.follower.read() as snapshot:
             for chunk_id in ids:
                 place = snapshot.chunk(chunk_id)
                 if place is not None:
-                    found[chunk_id] = _Wanted(chunk_id, place, self._pack(snapshot, place.pack_number))
+                    found[chunk_id] = Wanted(chunk_id, place, self._pack(snapshot, place.pack_number))
         return found
 
     def _pack(self, snapshot: Snapshot, number: int) -> PackRow:
@@ -282,7 +259,7 @@ class ObjectReader:
             self._pack_rows[number] = row
         return row
 
-    def _open(self, found: _Range, id_of: IdOf) -> list[memoryview]:
+    def open(self, found: Range, id_of: IdOf) -> list[memoryview]:
         """The chunks of a range, each checked against its id."""
         try:
             plain = self._plain(found)
@@ -313,10 +290,7 @@ class ObjectReader:
         return pieces
 
     def _alone(self, chunk_id: bytes, id_of: IdOf) -> memoryview:
-        wanted = self._locate([chunk_id])[0]
-        found = _Range(wanted.pack)
-        found.add(wanted)
-        return self._open(found, id_of)[0]
+        return self.open(Range.of(self._locate([chunk_id])[0]), id_of)[0]
 
     def _was_swept(self, pack: PackRow) -> bool:
         """Whether a pack that is missing is not live any more in what was replayed after it was missed."""
@@ -324,7 +298,7 @@ class ObjectReader:
         with self._resources.follower.read() as snapshot:
             return snapshot.pack_number(pack.info.id) is None
 
-    def _plain(self, found: _Range) -> dict[int, Buffer]:
+    def _plain(self, found: Range) -> dict[int, Buffer]:
         pack_id = found.pack.info.id
         plain = {entry.number: self._cache.get((pack_id, entry.number)) for entry in found.entries}
         cached = {number: data for number, data in plain.items() if data is not None}
@@ -337,7 +311,8 @@ class ObjectReader:
         return fresh
 
 
-def _check_sum(found: int, size: int) -> None:
+def check_sum(found: int, size: int) -> None:
+    """CorruptionError unless a node's rows add up to what the node above says of it."""
     if found != size:
         raise CorruptionError(f"a manifest node of {size} bytes adds up to {found}", kind=ErrorKind.MANIFEST)
 

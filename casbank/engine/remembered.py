@@ -10,6 +10,7 @@ Rule 2: it is written after the record was durable, so it never claims one that 
 took back is older, and still true.
 """
 
+import logging
 import os
 import struct
 import threading
@@ -19,12 +20,29 @@ from blake3 import blake3
 
 from casbank.format.record import record_hash
 from casbank.journal.base import Head, Journal, Superseded
-from casbank.storage.files import translate
+from casbank.storage.files import close_file, translate
 
+_log = logging.getLogger(__name__)
 _FIELDS = struct.Struct("<8sQ32s")
 _MAGIC = b"CASHEAD1"
 _CHECK_BYTES = 16
 _BYTES = _FIELDS.size + _CHECK_BYTES
+
+
+def remembered_head(path: Path) -> Head | None:
+    """What the memory file of a bank says; None if there is none, or if it cannot be read."""
+    try:
+        return _decoded(path.read_bytes())
+    except OSError:
+        return None
+
+
+def _decoded(data: bytes) -> Head | None:
+    fields, check = data[: _FIELDS.size], data[_FIELDS.size :]
+    if len(data) != _BYTES or blake3(fields).digest(_CHECK_BYTES) != check:
+        return None
+    _, seq, head_hash = _FIELDS.unpack(fields)
+    return Head(seq, head_hash)
 
 
 class RememberedHead:
@@ -32,6 +50,7 @@ class RememberedHead:
 
     def __init__(self, path: Path) -> None:
         """Raises StoreError if the file can be neither opened nor made."""
+        self._path = path
         self._mutex = threading.Lock()
         self._written = 0
         try:
@@ -40,24 +59,36 @@ class RememberedHead:
             raise translate(error, "cannot remember what was seen of this bank", path=path) from error
 
     def read(self) -> Head | None:
-        """What was seen; None if nothing was, or if it cannot be read any more."""
-        data = os.pread(self._descriptor, _BYTES, 0)
-        fields, check = data[: _FIELDS.size], data[_FIELDS.size :]
-        if len(data) != _BYTES or blake3(fields).digest(_CHECK_BYTES) != check:
-            return None
-        _, seq, head_hash = _FIELDS.unpack(fields)
-        return Head(seq, head_hash)
+        """What was seen; None if nothing was, or if it is damaged.
+
+        Raises StoreError where the disk does not tell: that may pass, and what was seen must not be forgotten for it.
+        """
+        try:
+            return _decoded(os.pread(self._descriptor, _BYTES, 0))
+        except OSError as error:
+            raise translate(error, "cannot read what was seen of this bank", path=self._path) from error
 
     def advance(self, head: Head) -> None:
-        """Remember a durable record, unless a newer one is remembered."""
-        fields = _FIELDS.pack(_MAGIC, head.seq, head.hash)
+        """Remember a durable record, unless a newer one is remembered.
+
+        A failure is logged and no more, because the record is durable all the same; the next one tries again.
+        """
         with self._mutex:
             if head.seq <= self._written:
                 return
-            known = self.read()
-            if known is None or known.seq < head.seq:
-                os.pwrite(self._descriptor, fields + blake3(fields).digest(_CHECK_BYTES), 0)
-            self._written = head.seq
+            try:
+                known = self.read()
+                if known is None or known.seq < head.seq:
+                    self._write(head)
+            except OSError as error:
+                _log.warning("record %d cannot be remembered as seen: %s", head.seq, error)
+            else:
+                self._written = head.seq
+
+    def _write(self, head: Head) -> None:
+        fields = _FIELDS.pack(_MAGIC, head.seq, head.hash)
+        if os.pwrite(self._descriptor, fields + blake3(fields).digest(_CHECK_BYTES), 0) != _BYTES:
+            raise OSError("it was written in part")
 
     def agrees(self, journal: Journal) -> bool:
         """Whether the journal still shows what was seen, as far as it reaches back.
@@ -78,4 +109,5 @@ class RememberedHead:
         return record_hash(entry.record) == known.hash
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, -1
+        close_file(descriptor)

@@ -5,13 +5,12 @@ pinned by the collection's lease. What a killed collection had copied is not los
 """
 
 import struct
-import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from casbank import limits
 from casbank.engine.holding import Holding
@@ -19,6 +18,7 @@ from casbank.engine.packing import Group, make_group
 from casbank.engine.packout import PackOutput
 from casbank.engine.reader import ObjectReader
 from casbank.engine.resources import WORKERS, Resources
+from casbank.engine.scratch import ScratchFile
 from casbank.engine.survey import Copied, Survey
 from casbank.format.header import Kind
 from casbank.format.manifest import LeafRow
@@ -46,11 +46,9 @@ class Rewriting:
         self._resources = resources
         self._reader = reader
         self._out = PackOutput(resources)
-        self._files = ExitStack()
-        self._order: dict[EntryType, IO[bytes]] = {
-            kind: self._files.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115 - the stack closes it
-            for kind in EntryType
-        }
+        with ExitStack() as files:
+            self._order = {kind: files.enter_context(ScratchFile(scratch)) for kind in EntryType}
+            self._files = files.pop_all()
         self.holding = Holding(resources)
         self.copied = Copied()
         self.bytes_copied = 0
@@ -134,8 +132,7 @@ class Rewriting:
         self._counts = {}
 
 
-def _rows(file: IO[bytes]) -> Iterator[_Copy]:
-    file.flush()
+def _rows(file: ScratchFile) -> Iterator[_Copy]:
     at = 0
     while True:
         # Two iterations share one file.

@@ -1,15 +1,15 @@
 """Sort more rows than memory should hold: sorted runs in temporary files, then one merge."""
 
 import heapq
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import msgpack
 
 from casbank import limits
+from casbank.engine.scratch import ScratchFile
 from casbank.format.messages import encode
 
 Row: TypeAlias = list[Any]
@@ -27,7 +27,7 @@ class ExternalSorter:
         self._rows: list[Row] = []
         self._bytes = 0
         self._files = ExitStack()
-        self._runs: list[IO[bytes]] = []
+        self._runs: list[ScratchFile] = []
 
     def add(self, row: Row, size: int) -> None:
         """Take a row of about ``size`` bytes."""
@@ -47,7 +47,7 @@ class ExternalSorter:
 
     def _spill(self) -> None:
         self._rows.sort()
-        run: IO[bytes] = self._files.enter_context(tempfile.TemporaryFile(dir=self._folder))  # noqa: SIM115 - the stack closes it
+        run = self._files.enter_context(ScratchFile(self._folder))
         for row in self._rows:
             run.write(encode(row))
         run.seek(0)
@@ -55,5 +55,5 @@ class ExternalSorter:
         self._rows, self._bytes = [], 0
 
 
-def _read(run: IO[bytes]) -> Iterator[Row]:
+def _read(run: ScratchFile) -> Iterator[Row]:
     return iter(msgpack.Unpacker(run, raw=False, read_size=_READ_BYTES))

@@ -7,11 +7,10 @@ taken back.
 """
 
 import struct
-import tempfile
 from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 from casbank import limits
 from casbank.engine.bankstate import BankState, Row
@@ -19,15 +18,17 @@ from casbank.engine.checkpoint import CheckpointFiles, Merge
 from casbank.engine.follow import Follower
 from casbank.engine.marking import Marker, Marks, Moved, Root, Shape
 from casbank.engine.resources import Resources
+from casbank.engine.scratch import ScratchFile
 from casbank.errors import CorruptionError, ErrorKind
 from casbank.format.descriptor import decode_descriptor
 from casbank.format.header import decode_header
+from casbank.format.loss import INCOMPLETE_PREFIX
 from casbank.format.record import Checkpointed, Lost, Put, Record, Sweep
 from casbank.index.apply import SWEPT_KEY, Applied
 from casbank.index.tables import LeaseRow
 from casbank.index.transaction import Snapshot
 from casbank.journal.base import Journal, Superseded
-from casbank.model import EntryType, Location
+from casbank.model import EntryType, Location, PackInfo
 
 _ROOT = struct.Struct("<32sB")
 
@@ -63,7 +64,7 @@ class Survey:
         """
         self._sources = sources
         self._is_torn = False
-        self._roots: IO[bytes] = tempfile.TemporaryFile(dir=sources.files.scratch)  # noqa: SIM115 - closed by close
+        self._roots = ScratchFile(sources.files.scratch)
         try:
             self._read(forget_before_ns)
         except BaseException:
@@ -145,12 +146,19 @@ class Survey:
                 if row.chunks:
                     epoch = decode_header(row.header).epoch
                     self.epochs.setdefault(epoch, array("Q")).append(live.number)
-                elif len(self.bank.lost(pack_id)) < live.info.entries:
+                elif self._may_come_back(pack_id, live.info):
                     self._unlisted.add(live.number)
                 counts.append((live.number, row.chunks))
         self._shape = Shape(counts)
         resources = self._sources.resources
         self._marker = Marker(resources.packs, resources.ids, self._shape, self._sources.follower.read)
+
+    def _may_come_back(self, pack_id: bytes, info: PackInfo) -> bool:
+        """Whether somebody may still want a pack of which nothing can be read: its file may be put back."""
+        is_lost = len(self.bank.lost(pack_id)) == info.entries
+        return not is_lost or any(
+            key.startswith(INCOMPLETE_PREFIX) and value for key, value in self.bank.config.items()
+        )
 
     def _mark(self, name: str, descriptor: bytes, marks: Marks) -> None:
         item = decode_descriptor(descriptor)
@@ -171,6 +179,9 @@ class Survey:
             if self._was_swept_since():
                 raise
             if self.bank.is_incomplete(root.id):
+                if marks is self.window:
+                    # It cannot be brought back any more; what could be marked of it stays.
+                    return
                 raise CorruptionError(
                     "an object lost a part of its manifest, so nobody can tell what it still needs: put it again, or "
                     "remove it",
@@ -334,7 +345,6 @@ class Survey:
 
     def walk_again(self, take: Callable[[bytes, Location, EntryType], None]) -> None:
         """Hand over everything that was marked, in the order of the objects; what several share, once."""
-        self._roots.flush()
         self._roots.seek(0)
         seen = Marks(self._shape)
 

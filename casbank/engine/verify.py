@@ -3,14 +3,13 @@
 Rule: only two indexes that stand on one record can be compared; if somebody wrote meanwhile, both catch up.
 """
 
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TypeAlias
 
 from casbank.engine.checkpoint import CheckpointFiles
 from casbank.engine.engine import Engine
 from casbank.engine.follow import Follower, IndexPlace
+from casbank.engine.scratch import temporary_folder
 from casbank.index.transaction import TABLES, Snapshot
 
 _Row: TypeAlias = tuple[bytes, bytes]
@@ -18,14 +17,14 @@ _Row: TypeAlias = tuple[bytes, bytes]
 
 def verify_index(engine: Engine) -> list[str]:
     """What differs between the index and one that is made of the store, in a temporary folder: a line a table."""
-    with tempfile.TemporaryDirectory(prefix="casbank-") as scratch:
+    with temporary_folder() as scratch:
         resources = engine.resources
         fresh = Follower(
             journal=engine.journal,
             sealing=resources.sealing,
             packs=resources.packs,
-            checkpoints=CheckpointFiles(resources.store, resources.sealing, Path(scratch)),
-            index=IndexPlace(Path(scratch) / "index"),
+            checkpoints=CheckpointFiles(resources.store, resources.sealing, scratch),
+            index=IndexPlace(scratch / "index"),
             world=engine.world,
         )
         try:

@@ -2,7 +2,7 @@
 
     header 128 | msgpack body | BLAKE3-256 of both
 
-Never changed after creation; its hash stands in the journal's first record.
+Never changed after creation; its hash stands in the journal's first record. ``BANK.copy`` has the same bytes.
 """
 
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from casbank.format import messages
 from casbank.format.header import HEADER_BYTES, Header, Kind, Suite, decode_header, encode_header
 
 BANK_NAME = "BANK"
+BANK_COPY_NAME = "BANK.copy"
+"""The same bytes once more: without BANK nothing opens."""
 _VERSION = 1
 _HASH_BYTES = 32
 _FIELDS = 6

@@ -4,9 +4,13 @@
 ``incomplete/<root id>``: a repair found that objects with this root lack bytes; set by CONFIG, nil once they are whole.
 """
 
+import re
 from collections.abc import Container, Iterable
 
 from casbank.format.record import ConfigValue
+
+# Anybody with the key may write rows of any name: only one with exactly so many digits names a root.
+_ROOT_DIGITS = re.compile("[0-9a-f]{64}", re.ASCII)
 
 LOST_PREFIX = "lost/"
 INCOMPLETE_PREFIX = "incomplete/"
@@ -54,3 +58,9 @@ def lost_entries(value: ConfigValue) -> LostEntries:
 def incomplete_key(root: bytes) -> str:
     """The row that says that objects with this root lack bytes."""
     return f"{INCOMPLETE_PREFIX}{root.hex()}"
+
+
+def incomplete_root(key: str) -> bytes | None:
+    """The root that such a row names; None for every other row, and for one that a repair cannot have written."""
+    digits = key.removeprefix(INCOMPLETE_PREFIX)
+    return bytes.fromhex(digits) if key != digits and _ROOT_DIGITS.fullmatch(digits) else None

@@ -98,6 +98,19 @@ def decode_toc(seal: FileSeal, trailer: Trailer, copies: Buffer) -> Toc:
     raise CorruptionError("both tables of contents are damaged", kind=_CORRUPT, pack=trailer.pack_id)
 
 
+def whole_tocs(seal: FileSeal, trailer: Trailer, copies: Buffer) -> list[bool]:
+    """For each of the two sealed copies of a table, whether every bit is as sealed."""
+    return [_opens(seal, copy, copies[copy * trailer.toc_length :][: trailer.toc_length]) for copy in range(2)]
+
+
+def _opens(seal: FileSeal, copy: int, message: Buffer) -> bool:
+    try:
+        seal.open(Lane.TOC, copy, b"", message)
+    except CorruptionError:
+        return False
+    return True
+
+
 def _parse_toc(plain: Buffer, trailer: Trailer, kind: Kind) -> Toc:
     split = trailer.entries * _ENTRY.size
     if len(plain) < split or (len(plain) - split) % _CHUNK.size:
@@ -149,11 +162,8 @@ def encode_trailer(seal: FileSeal, trailer: Trailer) -> bytes:
 
 def decode_trailer(seal: FileSeal, data: Buffer, pack_length: int) -> Trailer:
     """Trailer from the last 128 bytes of a pack of ``pack_length`` bytes; its table lies within the pack."""
-    tail = bytes(data)
-    if len(tail) != TRAILER_BYTES or blake3(tail[:-_CHECK_BYTES]).digest(_CHECK_BYTES) != tail[-_CHECK_BYTES:]:
-        raise CorruptionError("pack trailer fails its checksum", kind=_CORRUPT)
-    magic, sealed, pack_id, whole, _ = _TRAILER.unpack(tail[:-_CHECK_BYTES])
-    if magic != TRAILER_MAGIC or pack_id != seal.header.file_id:
+    sealed, pack_id, whole = _split_trailer(data)
+    if pack_id != seal.header.file_id:
         raise CorruptionError("pack trailer is another file's", kind=_CORRUPT)
     offset, length, entries, flags, padding = _LOCATOR.unpack(seal.open(Lane.TRAILER, 0, b"", sealed))
     if flags:
@@ -163,6 +173,22 @@ def decode_trailer(seal: FileSeal, data: Buffer, pack_length: int) -> Trailer:
     if offset < HEADER_BYTES or offset + 2 * length + padding + TRAILER_BYTES != pack_length:
         raise CorruptionError("pack has another length than its trailer says", kind=_CORRUPT)
     return Trailer(offset, length, entries, padding, pack_id, whole)
+
+
+def read_clear_trailer(data: Buffer) -> tuple[bytes, bytes]:
+    """What a trailer says to everybody: the pack's id, and the hash of all bytes before the trailer."""
+    _, pack_id, whole = _split_trailer(data)
+    return pack_id, whole
+
+
+def _split_trailer(data: Buffer) -> tuple[bytes, bytes, bytes]:
+    tail = bytes(data)
+    if len(tail) != TRAILER_BYTES or blake3(tail[:-_CHECK_BYTES]).digest(_CHECK_BYTES) != tail[-_CHECK_BYTES:]:
+        raise CorruptionError("pack trailer fails its checksum", kind=_CORRUPT)
+    magic, sealed, pack_id, whole, _ = _TRAILER.unpack(tail[:-_CHECK_BYTES])
+    if magic != TRAILER_MAGIC:
+        raise CorruptionError("pack trailer is another file's", kind=_CORRUPT)
+    return sealed, pack_id, whole
 
 
 def pack_name(pack_id: bytes) -> str:

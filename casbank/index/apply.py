@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from casbank.errors import CasbankError, CorruptionError, ErrorKind
 from casbank.format import messages
 from casbank.format.descriptor import decode_descriptor
+from casbank.format.header import HEADER_BYTES
 from casbank.format.loss import LOST_PREFIX, NOTHING_LOST, LostEntries, lost_entries, lost_key
 from casbank.format.pack import Toc, entry_offsets
 from casbank.format.record import (
@@ -279,9 +280,10 @@ class _Step:
         if number is None:
             return
         key = lost_key(op.pack_id)
-        lost = lost_entries(self._edit.config(key)).joined(op.entries)
         info = self._remove_rows(number, self._live_row(number)).info
-        add_pack(self._edit, self._state.next_pack, info, self._contents_of(info), lost)
+        # Numbers that the pack does not have would make it seem wholly lost.
+        lost = lost_entries(self._edit.config(key)).joined(entry for entry in op.entries if entry < info.entries)
+        add_pack(self._edit, self._state.next_pack, info, self._left_of(info), lost)
         self._edit.put_config(key, lost.encode())
         self._state = self._state._replace(next_pack=self._state.next_pack + 1)
 
@@ -291,6 +293,13 @@ class _Step:
             return self._contents_of(info).toc
         except CasbankError:
             return None
+
+    def _left_of(self, info: PackInfo) -> Contents:
+        """What a damaged pack still says; nothing if its table cannot be read: a repair has copied what was whole."""
+        try:
+            return self._contents_of(info)
+        except CasbankError:
+            return Contents(bytes(HEADER_BYTES), Toc([], []))
 
     def _forget_swept(self, pack_id: bytes) -> None:
         row = self._edit.swept_pack(pack_id)

@@ -11,7 +11,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from casbank.storage.files import FileLock, fdatasync, fsync_folder
+from casbank.storage.files import FileLock, close_file, fdatasync, fsync_folder
 from casbank.storage.mount import UNKNOWN, boot_id, mount_of
 
 # Raised when rows change: an index of another release is made anew.
@@ -74,8 +74,8 @@ class Marker:
 
     def close(self) -> None:
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            close_file(descriptor)
         # Not left to the close: a forked child has the lock's file open too, and would keep others out.
         self._lock.release()
         self._lock.close()

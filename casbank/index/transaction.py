@@ -72,6 +72,13 @@ class Snapshot:
             values = cursor.iternext_dup() if cursor.set_key(chunk_id) else ()
             yield chunk_id, [tables.decode_location(chunk_id, value) for value in values]
 
+    def chunks_of(self, number: int) -> Iterator[tuple[bytes, Location]]:
+        """Where each chunk of one pack is, by id: looks at every row."""
+        prefix = tables.number_key(number)
+        for key, value in self._transaction.cursor(self._chunks).iternext():
+            if value.startswith(prefix):
+                yield key, tables.decode_location(key, value)
+
     def pack(self, number: int) -> PackRow | None:
         """A pack by the number that locations name it with."""
         value = self._get("pack", tables.number_key(number))
@@ -86,9 +93,12 @@ class Snapshot:
         tables.unsealed(key, value)
         return True
 
-    def packs(self) -> Iterator[tuple[int, PackRow]]:
-        """All live packs by number."""
-        for key, value in self._transaction.cursor(self._databases["pack"]).iternext():
+    def packs(self, first: int = 0) -> Iterator[tuple[int, PackRow]]:
+        """All live packs by number, from number ``first`` on."""
+        cursor = self._transaction.cursor(self._databases["pack"])
+        if not cursor.set_range(tables.number_key(first)):
+            return
+        for key, value in cursor.iternext():
             number = int.from_bytes(key, "big")
             yield number, tables.decode_pack(number, value)
 

@@ -18,6 +18,8 @@ from casbank.errors import ErrorKind, InvalidInputError
 from casbank.format.record import record_hash
 
 RECORD_HASH_BYTES = 32
+# What a frame and the mark have room for.
+SEQ_MAX = 2**64 - 1
 
 
 class Head(NamedTuple):
@@ -35,6 +37,23 @@ class JournalEntry(NamedTuple):
 
     seq: int
     record: bytes
+
+
+class JournalDamage(NamedTuple):
+    """Records that cannot be read, or the torn end of the journal; how ``Journal.inspect`` says so.
+
+    ``place`` is for people: a file below the journal's folder, and bytes of it. ``first_seq`` is the first record that
+    is missing there, ``last_seq`` the last one, None if nobody can tell. It is ``first_seq - 1`` if none is missing:
+    then something is wrong there that ``read`` may stumble over (a damaged head around a whole record, a segment of
+    a wrong name), and the records follow as entries. With ``is_tail`` it is no damage: bytes of a record that nobody
+    was told of, behind all that was acknowledged; the next writer sets them aside.
+    """
+
+    place: str
+    first_seq: int
+    last_seq: int | None
+    reason: str
+    is_tail: bool
 
 
 class SeqTaken(Exception):  # noqa: N818 - an answer, not a failure; it never leaves the library
@@ -96,6 +115,30 @@ class Journal(Protocol):
         number be won again. A crash MUST leave a list without a gap.
         """
 
+    def inspect(self) -> Iterator[JournalEntry | JournalDamage]:
+        """Every record that can still be read, in ascending order, and in between what cannot.
+
+        MUST NOT raise CorruptionError, whatever is stored; MUST NOT show a number twice. MUST go on behind damage, and
+        MUST report what is known to have been acknowledged and is not there; records before the first one held may
+        have been forgotten. MUST change nothing and take no lock; beside a writer it MUST NOT take for damage what is
+        being written.
+        """
+
+    def restart(self, seq: int, record: bytes) -> None:
+        """For salvage only: the journal is this one record from here on, under this number, and what follows it.
+
+        What was there MUST be set aside, not deleted, where it outlives the process. A crash MUST leave each record
+        that ``inspect`` found in the journal or among what was set aside, and a journal that can be restarted (again).
+        MUST NOT be called in a turn; MAY be inside ``exclusive``. Raises what ``append`` raises, but never SeqTaken.
+        """
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """What is held around "inspect, decide, restart": as ``turn``, but nothing is mended.
+
+        MUST exclude whatever could append meanwhile. MUST NOT be entered twice by one thread. Raises ReadOnlyError if
+        it was opened read-only.
+        """
+
     def close(self) -> None:
         """Let go of descriptors and locks. MUST be idempotent; no other call may be under way or follow."""
 
@@ -113,3 +156,9 @@ def check_record(record: bytes) -> None:
         raise InvalidInputError("a record is too large", kind=ErrorKind.TOO_LARGE, bytes=len(record))
     if not is_whole(record):
         raise InvalidInputError("a record does not end in its hash", bytes=len(record))
+
+
+def check_seq(seq: int) -> None:
+    """Raise InvalidInputError unless a record can have this number."""
+    if not 1 <= seq <= SEQ_MAX:
+        raise InvalidInputError("no record can have this number", seq=seq)

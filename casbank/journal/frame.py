@@ -13,13 +13,14 @@ No I/O here: bytes come from a ``ReadAt``, be it a file's or a buffer's.
 import struct
 from collections.abc import Callable, Iterator
 from enum import Enum
+from itertools import takewhile
 from typing import NamedTuple, TypeAlias
 
 from blake3 import blake3
 
 from casbank import limits
 from casbank.format.record import record_hash
-from casbank.journal.base import RECORD_HASH_BYTES, Head, is_whole
+from casbank.journal.base import RECORD_HASH_BYTES, SEQ_MAX, Head, is_whole
 
 MAGIC = b"\xcbJRL"
 _HEAD = struct.Struct("<4sIQ")
@@ -154,10 +155,53 @@ def find_later_frame(read_at: ReadAt, scanner: FrameScanner) -> int | None:
     if torn is not None and torn.seq == scanner.seq:
         start += FRAME_HEAD_BYTES + torn.length
     for offset in _magics(read_at, start):
-        frame = read_frame(read_at, offset)
-        if frame is not None and 0 < frame.seq - scanner.seq <= (offset - scanner.offset) // _FRAME_BYTES_MIN + 1:
+        head = read_frame_head(read_at, offset)
+        # Before the record is read: an object may be full of heads that promise long ones.
+        is_possible = (
+            head is not None and 0 < head.seq - scanner.seq <= (offset - scanner.offset) // _FRAME_BYTES_MIN + 1
+        )
+        if is_possible and read_frame(read_at, offset) is not None:
             return offset
     return None
+
+
+def read_headless(read_at: ReadAt, scanner: FrameScanner, later: int | None) -> Frame | None:
+    """The record where ``scanner`` stopped, if only the head before it is damaged; ``later`` is where a frame follows.
+
+    Its hash tells which guess at its end is right. Its number must be confirmed, too: by what is left of the head, or
+    by the number of the frame behind it.
+    """
+    start = scanner.offset + FRAME_HEAD_BYTES
+    head = read_at(scanner.offset, FRAME_HEAD_BYTES)
+    if len(head) < FRAME_HEAD_BYTES or decode_frame_head(head) is not None or scanner.seq > SEQ_MAX:
+        return None
+    for end in _guessed_ends(read_at, head, scanner, later):
+        record = read_at(start, end - start) if 0 < end - start <= limits.RECORD_BYTES_MAX else b""
+        if len(record) == end - start and is_whole(record):
+            frame = Frame(scanner.seq, record, end)
+            return frame if _is_confirmed(read_at, head, frame) else None
+    return None
+
+
+def _guessed_ends(read_at: ReadAt, head: bytes, scanner: FrameScanner, later: int | None) -> Iterator[int]:
+    """Where the record behind a damaged head may end."""
+    start = scanner.offset + FRAME_HEAD_BYTES
+    _, length, seq = _HEAD.unpack_from(head)
+    yield start + length
+    if seq == scanner.seq:
+        # If the length alone is wrong, the check tells the right one; the later frame may be part of this record.
+        for end in takewhile(lambda end: end - start <= limits.RECORD_BYTES_MAX, _magics(read_at, start)):
+            if encode_frame_head(seq, end - start)[_HEAD.size :] == head[_HEAD.size :]:
+                yield end
+    yield data_end(read_at, start) if later is None else later
+
+
+def _is_confirmed(read_at: ReadAt, head: bytes, frame: Frame) -> bool:
+    """Whether the number or the check in a damaged head is this frame's, or the next number's frame follows."""
+    following = read_frame_head(read_at, frame.end)
+    is_followed = following is not None and following.seq == frame.seq + 1
+    right = encode_frame_head(frame.seq, len(frame.record))
+    return is_followed or _HEAD.unpack_from(head)[2] == frame.seq or head[_HEAD.size :] == right[_HEAD.size :]
 
 
 def _magics(read_at: ReadAt, offset: int) -> Iterator[int]:

@@ -17,7 +17,7 @@ mark stays at *writing* until it is done. Lost then are only the bytes of a reco
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -25,14 +25,16 @@ from typing import NamedTuple, TypeVar
 from casbank import limits
 from casbank.errors import CorruptionError, ErrorKind, InvalidInputError, ReadOnlyError, StoreError
 from casbank.format.record import record_hash
-from casbank.journal.base import Head, JournalEntry, SeqTaken, check_record
+from casbank.journal.base import Head, JournalDamage, JournalEntry, SeqTaken, check_record, check_seq
 from casbank.journal.frame import FRAME_HEAD_BYTES, Frame, Stop, data_end, encode_frame_head
+from casbank.journal.inspection import Inspection
+from casbank.journal.salvage import Restart
 from casbank.journal.segment import Position, SegmentFile, SegmentFolder, Survey, damage, translated
 from casbank.journal.synced import Mark, SyncedFile, newest_mark
 from casbank.storage import files, mount
 from casbank.world import World
 
-_Subject = TypeVar("_Subject", int, Path)
+_Subject = TypeVar("_Subject")
 
 _RANDOM_BYTES = 8
 # No content of a mark: a tail that carries it is never taken for the mark's.
@@ -85,6 +87,8 @@ class LocalJournal:
         self._mutex = threading.Lock()
         self._lock: files.FileLock | None = None
         self._turn_of: int | None = None
+        # Whether the turn is one in which the log may be restarted.
+        self._is_salvaged = False
         self._fsync_failed = False
         self._tail: _Tail | None = None
         # One assignment replaces each of these, so threads need no lock to read them.
@@ -110,6 +114,9 @@ class LocalJournal:
             # Now and not at the first step, so that nobody takes an iterator for a promise.
             self._segments.holding(after + 1)
         return self._follow(after + 1, head)
+
+    def inspect(self) -> Iterator[JournalEntry | JournalDamage]:
+        return iter(Inspection(self._segments, self._synced))
 
     def _end(self) -> Position:
         content = self._synced.content()
@@ -164,7 +171,7 @@ class LocalJournal:
 
     def _frames(self, file: SegmentFile, seq: int, last: int) -> Iterator[Frame]:
         cursor = self._cursor
-        known = cursor.segment == file.first and cursor.seq == seq
+        known = cursor.segment == file.first and cursor.seq == seq and file.has_head_at(cursor.offset, seq)
         scanner = file.scanner(offset=cursor.offset, seq=seq) if known else file.scanner(seq=file.first)
         if scanner.skip_to(seq):
             yield from islice(scanner, last - seq + 1)
@@ -182,25 +189,26 @@ class LocalJournal:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        self._refuse_read_only()
-        if self._turn_of == threading.get_ident():
-            raise InvalidInputError("a thread cannot have two turns at once")
-        with self._mutex, self._locked():
-            self._turn_of = threading.get_ident()
+        with self._exclusive():
+            if not self._fsync_failed:
+                self._take_over()
+            yield
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        with self._exclusive():
+            self._is_salvaged = True
             try:
-                if not self._fsync_failed:
-                    self._take_over()
                 yield
             finally:
-                self._turn_of = None
+                self._is_salvaged = False
 
     def append(self, seq: int, record: bytes) -> None:
         self._refuse_read_only()
         if self._turn_of != threading.get_ident():
             raise InvalidInputError("an append needs a turn")
         check_record(record)
-        if self._fsync_failed:
-            raise ReadOnlyError("an fsync of the journal failed: open the bank again", kind=ErrorKind.FSYNC_FAILED)
+        self._refuse_after_failed_fsync()
         # Mends first if an append in this same turn was broken off.
         tail = self._take_over()
         if seq != tail.position.head.seq + 1:
@@ -222,6 +230,21 @@ class LocalJournal:
             # One by one: a crash must not leave an older segment without a younger one.
             self._sync(files.fsync_folder, self._folder)
 
+    def restart(self, seq: int, record: bytes) -> None:
+        self._refuse_read_only()
+        check_seq(seq)
+        check_record(record)
+        # No takeover: the log may be damaged, which is why it is restarted.
+        is_held = self._is_salvaged and self._turn_of == threading.get_ident()
+        with nullcontext() if is_held else self._exclusive():
+            self._refuse_after_failed_fsync()
+            self._synced.prepare()
+            self._drop_tail()
+            restart = Restart(
+                self._folder, synced=self._synced, quarantine=self._quarantine, world=self._world, sync=self._sync
+            )
+            restart.run(seq, record)
+
     def close(self) -> None:
         self._drop_tail()
         self._synced.close()
@@ -232,6 +255,23 @@ class LocalJournal:
     def _refuse_read_only(self) -> None:
         if self._read_only:
             raise ReadOnlyError("the journal was opened read-only", kind=ErrorKind.OPENED_READ_ONLY)
+
+    def _refuse_after_failed_fsync(self) -> None:
+        if self._fsync_failed:
+            raise ReadOnlyError("an fsync of the journal failed: open the bank again", kind=ErrorKind.FSYNC_FAILED)
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Shut out all other writers, threads and processes."""
+        self._refuse_read_only()
+        if self._turn_of == threading.get_ident():
+            raise InvalidInputError("a thread cannot have two turns at once")
+        with self._mutex, self._locked():
+            self._turn_of = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._turn_of = None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -428,4 +468,4 @@ class LocalJournal:
                 path.unlink()
                 raise
             finally:
-                os.close(descriptor)
+                files.close_file(descriptor)

@@ -5,10 +5,19 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from casbank.format.record import record_hash
-from casbank.journal.base import EMPTY_HEAD, Head, JournalEntry, SeqTaken, Superseded, check_record
+from casbank.journal.base import (
+    EMPTY_HEAD,
+    Head,
+    JournalDamage,
+    JournalEntry,
+    SeqTaken,
+    Superseded,
+    check_record,
+    check_seq,
+)
 
 
 class MemoryJournal:
@@ -57,6 +66,22 @@ class MemoryJournal:
             gone = max(0, min(up_to - self._forgotten, len(self._records) - 1))
             del self._records[:gone]
             self._forgotten += gone
+
+    def inspect(self) -> Iterator[JournalEntry | JournalDamage]:
+        with self._lock:
+            records, first = self._records[:], self._forgotten + 1
+        return (JournalEntry(seq, record) for seq, record in enumerate(records, first))
+
+    def restart(self, seq: int, record: bytes) -> None:
+        check_seq(seq)
+        check_record(record)
+        # Nothing outlives this process, so there is no place to set the old records aside in.
+        with self._lock:
+            self._records = [record]
+            self._forgotten = seq - 1
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self.turn()
 
     def close(self) -> None:
         # The records stay: whoever holds this instance may hand it to another bank.

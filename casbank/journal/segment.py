@@ -19,7 +19,7 @@ from typing import NamedTuple
 from casbank import limits
 from casbank.errors import CorruptionError, ErrorKind, StoreError
 from casbank.journal.base import EMPTY_HEAD, RECORD_HASH_BYTES, Head, Superseded
-from casbank.journal.frame import FRAME_HEAD_BYTES, FrameScanner, Stop, find_later_frame
+from casbank.journal.frame import FRAME_HEAD_BYTES, FrameScanner, Stop, find_later_frame, read_frame_head
 from casbank.storage import files
 
 _NAME = re.compile(r"([0-9]{20})\.log", re.ASCII)
@@ -63,8 +63,8 @@ class SegmentFile:
     def close(self) -> None:
         """Close the file. Idempotent."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+            descriptor, self.descriptor = self.descriptor, -1
+            files.close_file(descriptor)
 
     def size(self) -> int:
         """The file's length in bytes, with what is allocated ahead."""
@@ -91,6 +91,11 @@ class SegmentFile:
         if position.length == 0:
             return True
         return self.read_at(position.length - RECORD_HASH_BYTES, RECORD_HASH_BYTES) == position.head.hash
+
+    def has_head_at(self, offset: int, seq: int) -> bool:
+        """Whether the frame of record ``seq`` begins here, as its head says."""
+        head = read_frame_head(self.read_at, offset)
+        return head is not None and head.seq == seq
 
     def is_blank_at(self, offset: int) -> bool:
         """Whether no frame begins here: zero bytes, or the end of the file."""

@@ -1,8 +1,9 @@
 """The mark: up to where the local log is synced, in a small file that all processes of one boot share.
 
-Rule 1: the mark is never synced. It lives in the page cache, and is trusted only by who knows that its pages, and
-those of the log, are still the ones that the writers left: it carries this boot, this mount and this very file; or it
-was written while we had the file open, which keeps the file system mounted (containers see one mount as several).
+Rule 1: the mark is never synced, but for the restart of a log, after which the old one must not come back. It lives in
+the page cache, and is trusted only by who knows that its pages, and those of the log, are still the ones that the
+writers left: it carries this boot, this mount and this very file; or it was written while we had the file open, which
+keeps the file system mounted (containers see one mount as several).
 Rule 2: it is written twice around each change of the log: *writing* before the first byte changes, *synced* after the
 last one is durable. So whoever finds it *synced* knows that no writer died half-way, without looking at the log.
 Rule 3: two slots are written in turn, each with a check of its own, so a reader or a crash meets at most one torn
@@ -25,7 +26,7 @@ from blake3 import blake3
 
 from casbank.journal.base import Head
 from casbank.journal.segment import Position, translated
-from casbank.storage import mount
+from casbank.storage import files, mount
 from casbank.world import World
 
 _MAGIC = b"CASSYNC1"
@@ -116,12 +117,16 @@ class SyncedFile:
         if os.pwrite(self._descriptor, slot, counter % 2 * SLOT_BYTES) != SLOT_BYTES:
             raise OSError("the mark was written in part")
 
+    def sync(self) -> None:
+        """Bring the marks to stable storage. Raises OSError."""
+        files.fsync_file(self._descriptor)
+
     def close(self) -> None:
         """Let go of the file; it is opened again when needed."""
         self._map = None
         if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+            descriptor, self._descriptor = self._descriptor, -1
+            files.close_file(descriptor)
 
     def _is_in_place(self) -> bool:
         """Whether the file that we have open is the one that others would open: someone may have deleted it."""
@@ -146,7 +151,7 @@ class SyncedFile:
             try:
                 return self._map_file(descriptor) if os.fstat(descriptor).st_size >= SYNCED_BYTES else None
             finally:
-                os.close(descriptor)
+                files.close_file(descriptor)
 
     def _map_file(self, descriptor: int) -> mmap.mmap:
         mapped = mmap.mmap(descriptor, SYNCED_BYTES, prot=mmap.PROT_READ)

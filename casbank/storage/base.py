@@ -65,6 +65,10 @@ class Store(Protocol):
         MUST NOT show a blob before it is whole.
         """
 
+    def copy(self, name: str, target: str) -> None:
+        """Give a blob's content a second name that was never used, durably; MAY share its bytes. A repair sets damaged
+        blobs aside with it. Raises NotFoundError, AlreadyExistsError, StoreError."""
+
     def delete(self, name: str) -> None:
         """Remove a blob. MUST accept one that is absent.
 

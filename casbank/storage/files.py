@@ -3,8 +3,8 @@
 Rule 1: a file is durable after ``fsync_file``; its name only after ``fsync_folder`` of the folder that holds it.
 Rule 2: a failed fsync is never tried again on that file. The kernel has marked the pages clean, so a second one says
 yes to data that never arrived: the file is abandoned.
-Rule 3: everything here but ``translate`` raises OSError as the system gave it. The caller, who knows what the file
-was for, says so: ``raise translate(error, "cannot store the pack", path=path) from error``.
+Rule 3: everything here but ``close_file`` and ``translate`` raises OSError as the system gave it. The caller, who knows
+what the file was for, says so: ``raise translate(error, "cannot store the pack", path=path) from error``.
 """
 
 import errno
@@ -13,6 +13,7 @@ import os
 import struct
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -51,6 +52,16 @@ def fsync_folder(path: Path) -> None:
     try:
         fsync_file(descriptor)
     finally:
+        close_file(descriptor)
+
+
+def close_file(descriptor: int) -> None:
+    """Close a descriptor. A close that fails is no error here.
+
+    It loses nothing: what must last was synced before, and the sync would have failed; all else may be lost. And the
+    descriptor is gone: who kept its number, to try again, might close a file that somebody else has just opened.
+    """
+    with suppress(OSError):
         os.close(descriptor)
 
 
@@ -151,7 +162,7 @@ class FileLock:
         """Give the lock back and close its file. Idempotent."""
         if self._descriptor >= 0:
             descriptor, self._descriptor = self._descriptor, -1
-            os.close(descriptor)
+            close_file(descriptor)
 
 
 def translate(error: OSError, message: str, **context: object) -> StoreError:

@@ -18,7 +18,15 @@ from pathlib import Path
 from casbank.errors import AlreadyExistsError, ErrorKind, NotFoundError, ReadOnlyError
 from casbank.model import Buffer
 from casbank.storage.base import TEMPORARY_FOLDER, BlobInfo, check_blob_name, check_range, is_blob_name
-from casbank.storage.files import fsync_file, fsync_folder, lock_descriptor, make_folder, translate, write_parts
+from casbank.storage.files import (
+    close_file,
+    fsync_file,
+    fsync_folder,
+    lock_descriptor,
+    make_folder,
+    translate,
+    write_parts,
+)
 from casbank.world import REAL_WORLD, World
 
 # Enough for the packs that neighbouring reads touch, few beside a process's usual 1,024.
@@ -87,6 +95,22 @@ class LocalStore:
         except OSError as error:
             raise translate(error, "cannot list blobs", prefix=prefix, root=self.root) from error
 
+    def copy(self, name: str, target: str) -> None:
+        check_blob_name(name)
+        check_blob_name(target)
+        self._check_writable()
+        final = self.root / target
+        try:
+            self._make_folders(final.parent)
+            # A blob is never changed, so a second name is as good as a copy, also for what no disk can read any more.
+            _link(self.root / name, final, target)
+            _sync_name(final)
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFoundError("no such blob", blob=name) from None
+        except OSError as error:
+            self._durable_folders.clear()
+            raise translate(error, "cannot copy a blob", blob=name, root=self.root) from error
+
     def delete(self, name: str) -> None:
         check_blob_name(name)
         self._check_writable()
@@ -131,8 +155,7 @@ class LocalStore:
             # Neither can hurt what is linked and synced by now, nor mend what failed; what stays, clean() removes.
             with suppress(OSError):
                 path.unlink()
-            with suppress(OSError):
-                os.close(descriptor)
+            close_file(descriptor)
 
     def _create_temporary(self) -> tuple[int, Path]:
         while True:
@@ -143,11 +166,11 @@ class LocalStore:
                 if locked and os.fstat(descriptor).st_nlink:
                     return descriptor, path
             except OSError:
+                close_file(descriptor)
                 path.unlink(missing_ok=True)
-                os.close(descriptor)
                 raise
             # A cleaner came between the creation and the lock; the file is its by now.
-            os.close(descriptor)
+            close_file(descriptor)
 
 
 class _OpenBlob:
@@ -229,7 +252,7 @@ class _OpenBlobs:
     @staticmethod
     def _close_if_idle(blob: _OpenBlob) -> None:
         if blob.dropped and not blob.readers:
-            os.close(blob.descriptor)
+            close_file(blob.descriptor)
 
 
 def _link(temporary: Path, final: Path, name: str) -> None:
@@ -263,7 +286,7 @@ def _remove_if_dead(temporary: Path) -> bool:
             temporary.unlink(missing_ok=True)
         return dead
     finally:
-        os.close(descriptor)
+        close_file(descriptor)
 
 
 def _blob_size(status: os.stat_result, name: str) -> int:

@@ -48,6 +48,9 @@ class MemoryStore:
         for name, blob in found:
             yield BlobInfo(name, len(blob.content), blob.modified_ns)
 
+    def copy(self, name: str, target: str) -> None:
+        self.put_new(target, [self.get(name)])
+
     def delete(self, name: str) -> None:
         check_blob_name(name)
         with self._lock:

@@ -68,6 +68,17 @@ class StoreConformance:
         assert store.get("packs/00/blob") == whole
         assert store.size("packs/00/blob") == len(whole)
 
+    def test_a_copy_outlives_what_it_was_copied_from(self, store: Store) -> None:
+        """A second name has the content, and keeps it when the first one goes; it is refused where it is taken."""
+        store.put_new("packs/00/blob", [b"content"])
+        store.copy("packs/00/blob", "quarantine/blob")
+        with pytest.raises(AlreadyExistsError):
+            store.copy("packs/00/blob", "quarantine/blob")
+        store.delete("packs/00/blob")
+        assert store.get("quarantine/blob") == b"content"
+        with pytest.raises(NotFoundError):
+            store.copy("packs/00/blob", "quarantine/other")
+
     @pytest.mark.parametrize(("start", "length"), RANGES)
     def test_ranges_are_exact(self, store: Store, start: int, length: int | None) -> None:
         """A range is what a slice of the content would be, also past the end."""

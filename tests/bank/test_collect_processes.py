@@ -12,6 +12,7 @@ import pytest
 from bank_scene import contents_of, pack_bytes, packs_of
 from collect_scene import DAY_S, Clock, collect_now, wait_until
 from conftest import Start
+from counters import count
 
 from casbank import Bank
 
@@ -243,6 +244,7 @@ def run_side_by_side(program: Start, folder: Path, seconds: float) -> None:
     assert told[0] > 0
     assert told[1] > 0
     check_what_is_left(place, logs)
+    count("kills", 2)
 
 
 def check_what_is_left(place: Path, logs: list[Path]) -> None:
@@ -320,6 +322,7 @@ def run_killed_collectors(program: Start, place: Path, rounds: int) -> None:
         assert {path.name for path in packs_of(place)} == _live(bank)
         assert pack_bytes(place) < 2 * sum(map(len, there.values())) + 100_000
         assert contents_of(bank) == there | {"inline": b"changed"}
+    count("kills", rounds)
 
 
 def _live(bank: Bank) -> set[str]:

@@ -195,7 +195,8 @@ def replaced_by_any_sibling(scene: Scene, _others: dict[str, Scene], name: str) 
 
 def replaced_by(scene: Scene, name: str, siblings: list[str]) -> Iterator[Path]:
     for sibling in siblings:
-        if sibling != name:
+        # BANK and its copy are the same bytes.
+        if {sibling, name} != {"BANK", "BANK.copy"} and sibling != name:
             put_back(scene.place / name, (scene.folder / "whole" / sibling).read_bytes())
             yield scene.place / name
 

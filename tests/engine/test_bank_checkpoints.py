@@ -20,6 +20,7 @@ from bank_scene import (
     rows_of,
 )
 from conftest import Start
+from counters import count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,6 +156,7 @@ def test_killed_while_writing_checkpoints(program: Start, place: Path) -> None:
             assert engine_of(bank).checkpoints.write() is not None
             bank.rebuild_index()
             assert rows_of(bank)["name"] == before["name"]
+    count("kills", 4)
 
 
 def test_rival_checkpoints(program: Start, place: Path) -> None:

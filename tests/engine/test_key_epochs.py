@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from bank_scene import content, contents_of, engine_of, memory_place, packs_of, rows_of
 from conftest import Start
+from counters import count
 from test_key_slots import meet_in_one_record
 
 from casbank import Bank, CasbankError, CorruptionError, ErrorKind, InvalidInputError, NotFoundError
@@ -326,6 +327,7 @@ def run_kills(program: Start, place: Path, key: Path, folder: Path, rounds: int)
     check_all(place, key, logs, exact=False)
     assert sum(len(told_in(log)[0]) for log in logs) > rounds // 2
     assert sum(len(told_in(log)[1]) for log in logs) > rounds // 2
+    count("kills", rounds)
 
 
 def test_killed_rotations_lose_nothing(program: Start, place: Path, key: Path, tmp_path: Path) -> None:
@@ -336,7 +338,7 @@ def test_killed_rotations_lose_nothing(program: Start, place: Path, key: Path, t
 @pytest.mark.slow
 def test_many_killed_rotations_lose_nothing(program: Start, place: Path, key: Path, tmp_path: Path) -> None:
     """The same, many times over."""
-    run_kills(program, place, key, tmp_path, 300)
+    run_kills(program, place, key, tmp_path, 100)
 
 
 def test_interrupted_rotation_does_not_mislead_the_next_put(

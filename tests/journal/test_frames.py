@@ -139,3 +139,18 @@ def test_record_that_does_not_end_in_its_hash_is_no_frame() -> None:
     record = make_record("a")
     assert read_frame(reader(make_frame(1, record[:-1] + b"\0")), 0) is None
     assert read_frame(reader(make_frame(1, record)), 0) is not None
+
+
+def test_forged_heads_do_not_make_the_search_slow() -> None:
+    """Heads of numbers that cannot be here cost no reading of the records that they promise."""
+    size = 4 * limits.MIB
+    data = b"\1" * FRAME_HEAD_BYTES + encode_frame_head(10**9, size // 2) * 2000 + b"x" * size
+    asked = 0
+
+    def read_at(offset: int, length: int) -> bytes:
+        nonlocal asked
+        asked += length
+        return data[offset : offset + length]
+
+    assert find_later_frame(read_at, FrameScanner(read_at, offset=0, seq=5)) is None
+    assert asked < 4 * len(data)

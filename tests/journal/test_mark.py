@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from casbank.journal.base import Head
 from casbank.journal.segment import Position
 from casbank.journal.synced import SLOT_BYTES, Mark, SyncedFile, decode_mark, encode_mark, newest_mark
+from casbank.testing.faults import Fault, failing
 from casbank.world import World
 from journal.scene import Scene, append, make_record
 
@@ -116,3 +117,15 @@ def test_deleted_file_is_noticed_by_who_would_write(scene: Scene) -> None:
     append(second, make_record("b"))
     append(first, make_record("c"))
     assert list(first.read(0)) == list(second.read(0)) == [(n, make_record(c)) for n, c in enumerate("abc", 1)]
+
+
+def test_a_close_that_fails_is_a_close(scene: Scene) -> None:
+    """Closing the journal's files is never an error, and no descriptor is used behind it, as others may have it."""
+    for number in range(1, 4):
+        journal = scene.journal()
+        append(journal, make_record(number))
+        with failing(scene.folder, number, Fault.EIO) as failure:
+            journal.close()
+        assert str(failure.failed).startswith("close ")
+        append(journal, make_record("late"))
+        journal.close()

@@ -5,6 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from counters import count
+
 from journal.scene import Scene, Start, append, make_frame, make_record, records_of
 
 # Appends until it is killed; prints the number and the body of each record once append has returned.
@@ -63,6 +65,7 @@ def test_killed_writers_lose_nothing_that_was_acknowledged(scene: Scene, start: 
     assert len({body[0] for body in bodies.values()}) == 3
     # At most one record of each writer was under way when it died, or written and not told of.
     assert len(acknowledged) <= len(found) <= len(acknowledged) + 3
+    count("kills", 3)
 
 
 def test_reader_follows_rival_writers(scene: Scene, start: Start, tmp_path: Path) -> None:

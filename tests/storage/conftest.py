@@ -10,9 +10,6 @@ import pytest
 
 import casbank
 
-# Failures inside the shipped suite show their values.
-pytest.register_assert_rewrite("casbank.testing.stores")
-
 Start = Callable[..., "subprocess.Popen[str]"]
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from casbank.errors import ErrorKind, InvalidInputError
 from casbank.limits import MIB
-from casbank.storage.files import FileLock, fdatasync, make_folder, translate, write_parts
+from casbank.storage.files import FileLock, fdatasync, fsync_folder, make_folder, translate, write_parts
+from casbank.testing.faults import Fault, failing
 
 # Runs a Python program: see conftest.py.
 Start = Callable[..., Any]
@@ -116,6 +117,21 @@ def test_a_closed_lock_is_refused(tmp_path: Path) -> None:
     assert refused.value.kind is ErrorKind.CLOSED
 
 
+def test_a_lock_whose_close_fails_is_closed(tmp_path: Path) -> None:
+    """A close that fails is no error, gives the lock back, and nobody goes on by the descriptor's number."""
+    lock = FileLock(tmp_path / "lock")
+    lock.acquire(exclusive=True, blocking=False)
+    with failing(tmp_path, 1, Fault.EIO) as failure:
+        lock.close()
+    assert failure.failed == "close lock"
+    with pytest.raises(InvalidInputError) as error:
+        lock.acquire(exclusive=True, blocking=False)
+    assert error.value.kind is ErrorKind.CLOSED
+    rival = FileLock(tmp_path / "lock")
+    assert rival.acquire(exclusive=True, blocking=False)
+    rival.close()
+
+
 # --- writes and folders ---------------------------------------------------------------------------------------------
 
 
@@ -151,6 +167,16 @@ def test_folders_are_made_with_their_parents_and_again(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b" / "c")
     make_folder(tmp_path / "a" / "b" / "c")
     assert (tmp_path / "a" / "b" / "c").is_dir()
+
+
+def test_a_folder_whose_close_fails_is_synced(tmp_path: Path) -> None:
+    """Behind a sync that succeeded a close that fails is no error; a sync that fails is one."""
+    with failing(tmp_path, 3, Fault.EIO) as failure:
+        fsync_folder(tmp_path)
+    assert failure.failed == "close ."
+    with failing(tmp_path, 2, Fault.EIO) as failure, pytest.raises(OSError, match="Input/output error"):
+        fsync_folder(tmp_path)
+    assert failure.failed == "fsync ."
 
 
 def test_a_file_is_no_folder(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from casbank.errors import ErrorKind, NotFoundError, ReadOnlyError, StoreError
 from casbank.limits import MIB
 from casbank.storage.base import Store
 from casbank.storage.local import OPEN_BLOBS_MAX, LocalStore
+from casbank.testing.faults import Fault, failing
 from casbank.testing.stores import StoreConformance
 
 # Runs a Python program: see conftest.py.
@@ -182,6 +183,16 @@ def test_a_removed_folder_is_made_again(store: LocalStore) -> None:
         store.put_new("packs/second", [b"x"])
     store.put_new("packs/third", [b"x"])
     assert [info.name for info in store.list("")] == ["packs/third"]
+
+
+def test_a_blob_that_cannot_be_closed(store: LocalStore) -> None:
+    """A read blob's close that fails is no error, and the store is of use."""
+    store.put_new("packs/first", [b"x"])
+    store.get("packs/first")
+    with failing(store.root, 1, Fault.EIO) as failure:
+        store.close()
+    assert failure.failed == "close packs/first"
+    assert store.get("packs/first") == b"x"
 
 
 # --- the dead and the living ----------------------------------------------------------------------------------------
