@@ -8,6 +8,7 @@ from fsck.damage_regions import HARMLESS
 from fsck.damage_runs import damaged
 
 
+@pytest.mark.slow
 def test_each_kind_of_place() -> None:
     """A bit of each kind of place costs at most what lies there."""
     outcomes = damaged(["--bank", "aes", "--kinds"])

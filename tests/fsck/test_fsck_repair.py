@@ -246,6 +246,7 @@ def test_a_lease_holds_a_damaged_pack(place: Path) -> None:
 CHECK = "import sys; from casbank import Bank; print(Bank.check(sys.argv[1], repair=sys.argv[2] == 'r').clean)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 def test_a_damaged_index_kills_nobody(place: Path, seed: int) -> None:
     """An index that was closed in order and damaged since is found, and made anew by a repair, in a living process."""

@@ -74,7 +74,7 @@ class Scene:
         return max((self.place / "checkpoints").iterdir())
 
 
-@pytest.fixture(params=[{}, {"passphrase": "pw"}], ids=["plain", "encrypted"])
+@pytest.fixture(params=[{}, pytest.param({"passphrase": "pw"}, marks=pytest.mark.slow)], ids=["plain", "encrypted"])
 def scene(tmp_path: Path, request: pytest.FixtureRequest) -> Scene:
     return Scene(tmp_path, **request.param)
 
