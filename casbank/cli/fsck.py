@@ -12,12 +12,10 @@ from casbank.bank import Bank
 from casbank.cli.console import Console
 from casbank.cli.failure import UNCLEAN
 from casbank.cli.given_key import KeyArguments
-from casbank.cli.key_options import ways
-from casbank.cli.passphrase import ask, can_ask
+from casbank.cli.opening import with_key
 from casbank.cli.progress import checking
 from casbank.cli.sizes import human_bytes, human_count
 from casbank.cli.verb import verb
-from casbank.errors import ErrorKind, KeyMismatchError
 from casbank.findings import Finding, FsckReport
 
 _PERCENT = re.compile(r"(100|[1-9][0-9]?)%?", re.ASCII)
@@ -74,17 +72,10 @@ def command(console: Console, *, bank: str, percent: int, keyless: bool, repair:
 
 
 def _checked(console: Console, bank: str, percent: int, *, keyless: bool, repair: bool) -> FsckReport:
-    key = None if keyless else console.key
-    arguments = KeyArguments() if key is None else key.arguments()
-    try:
+    def check(arguments: KeyArguments) -> FsckReport:
         return _check(console, bank, percent, arguments, keyless=keyless, repair=repair)
-    except KeyMismatchError as error:
-        if error.kind is not ErrorKind.KEY_MISSING:
-            raise
-        passphrase = ask(f"Passphrase of {bank}: ") if can_ask(stdin_is_data=False) else ""
-        if not passphrase:
-            raise KeyMismatchError(f"this bank is encrypted: give {ways()}, or --keyless", kind=error.kind) from error
-    return _check(console, bank, percent, KeyArguments(passphrase=passphrase), keyless=keyless, repair=repair)
+
+    return check(KeyArguments()) if keyless else with_key(console, bank, check, or_else=", or --keyless")
 
 
 def _check(

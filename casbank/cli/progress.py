@@ -35,7 +35,7 @@ def collecting(console: Console) -> Iterator[Callable[[CollectProgress], None]]:
     """The same for a collection, which tells what it does."""
     with _bars(console) as shown:
         if shown is None:
-            yield lambda event: None  # noqa: ARG005 - nobody looks
+            yield _unwatched
         else:
             task = shown.add_task("mark", total=None)
             yield lambda event: shown.update(
@@ -52,7 +52,7 @@ def checking(console: Console) -> Iterator[Callable[[FsckProgress], None]]:
     """The same for a check."""
     with _bars(console) as shown:
         if shown is None:
-            yield lambda event: None  # noqa: ARG005 - nobody looks
+            yield _unwatched
         else:
             task = shown.add_task("check", total=None)
             yield lambda event: shown.update(task, **_checked(event))
@@ -91,6 +91,10 @@ def _bars(console: Console) -> "Iterator[Progress | None]":
     # Standard output is not rich's to redirect: contents go there.
     with bars.Progress(*columns, console=Terminal(stderr=True), transient=True, redirect_stdout=False) as shown:
         yield shown
+
+
+def _unwatched(event: CollectProgress | FsckProgress) -> None:
+    """For events of which no bar is shown."""
 
 
 def untold(count: int) -> None:

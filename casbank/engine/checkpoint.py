@@ -358,7 +358,7 @@ class _ChunkLoad:
 
 
 def _load_rows(view: View, section: Section, rows: list[Row]) -> None:  # noqa: C901 - a case for each section
-    def load(edit: Edit) -> None:  # noqa: C901
+    def load(edit: Edit) -> None:  # noqa: C901 - the same cases
         match section:
             case Section.NAMES:
                 edit.append_names([NameRow(name.encode(), version, data) for name, version, data in rows])

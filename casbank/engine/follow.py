@@ -26,13 +26,13 @@ from casbank.errors import (
     StoreError,
     UnsupportedFormatError,
 )
-from casbank.format.header import HEADER_BYTES, decode_header
-from casbank.format.pack import Toc
+from casbank.format.header import decode_header
 from casbank.format.record import Checkpointed, Keyring, Record, record_hash
 from casbank.format.seal import Sealing
 from casbank.index.apply import (
     EMPTY,
     KEYRING_KEY,
+    NO_CONTENTS,
     Applied,
     Contents,
     ContentsOf,
@@ -53,7 +53,6 @@ _REPLAY_RECORDS = 256
 _REPLAY_BYTES = 8 * limits.MIB
 # Each one lost means that somebody wrote two checkpoints while one was being loaded.
 _REBUILD_ATTEMPTS = 5
-_NO_CONTENTS = Contents(bytes(HEADER_BYTES), Toc([], []))
 _NEW, _OLD = ".new-", ".old-"
 
 
@@ -199,6 +198,7 @@ class Follower:
                     self._load_newest_checkpoint(view)
                 state = self._replay(view)
                 self._put_in_place(view)
+            # An interrupt too: nobody else would remove it.
             except BaseException as error:
                 view.abandon()
                 remove_folder(view.folder)
@@ -300,7 +300,7 @@ class Follower:
             return self._packs.contents(info)
         except (CorruptionError, UnsupportedFormatError) as error:
             self._unreadable[info.id] = error
-            return _NO_CONTENTS
+            return NO_CONTENTS
 
     def decoded(self, entry: JournalEntry) -> Applied:
         """A journal entry, ready to be applied."""

@@ -81,6 +81,7 @@ class KeySlots:
             made = decode_key_slot(self.store.get(name))
             if self._opened(made, credential) != key:
                 raise KeyMismatchError("a new key slot does not open with its own key", kind=ErrorKind.KEY_WRONG)
+        # An interrupt too: a slot that was not proved is not left to be relied on.
         except BaseException:
             self.store.delete(name)
             raise

@@ -67,6 +67,7 @@ class Survey:
         self._roots = ScratchFile(sources.files.scratch)
         try:
             self._read(forget_before_ns)
+        # An interrupt too: who never got the survey cannot close it.
         except BaseException:
             self.close()
             raise

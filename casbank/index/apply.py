@@ -71,6 +71,9 @@ class Contents(NamedTuple):
     toc: Toc
 
 
+NO_CONTENTS = Contents(bytes(HEADER_BYTES), Toc([], []))
+"""What counts as being in a pack whose table cannot be read."""
+
 ContentsOf: TypeAlias = Callable[[PackInfo], Contents]
 """Finds the contents of a published pack; raises CorruptionError if it is missing or damaged."""
 
@@ -299,7 +302,7 @@ class _Step:
         try:
             return self._contents_of(info)
         except CasbankError:
-            return Contents(bytes(HEADER_BYTES), Toc([], []))
+            return NO_CONTENTS
 
     def _forget_swept(self, pack_id: bytes) -> None:
         row = self._edit.swept_pack(pack_id)

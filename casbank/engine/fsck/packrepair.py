@@ -22,6 +22,7 @@ from casbank import limits
 from casbank.engine.engine import Engine
 from casbank.engine.fsck.packcheck import PackVerdict, pass_media_errors, tried_twice
 from casbank.engine.fsck.packtable import UNNAMED, Entry, Table, own_table, remembered_table
+from casbank.engine.fsck.quarantine import keep_pack
 from casbank.engine.packing import make_group
 from casbank.engine.packout import PackOutput
 from casbank.engine.packs import PackReader, WantedEntry
@@ -249,9 +250,8 @@ class PackRepair:
         """Rule 2; False if there is no file to keep."""
         if info.id in self._quarantined:
             return True
-        target = f"quarantine/pack-{info.id.hex()}-{self._engine.world.entropy(8).hex()}"
         try:
-            self._engine.resources.store.copy(pack_name(info.id), target)
+            target = keep_pack(self._engine.resources.store, info.id, self._engine.world.entropy(8))
         except NotFoundError:
             return False
         self._quarantined.add(info.id)

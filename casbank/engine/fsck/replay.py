@@ -11,16 +11,13 @@ from casbank.engine.checkpoint import CheckpointFiles, load_checkpoint
 from casbank.engine.fsck.history import History
 from casbank.engine.packs import PackReader
 from casbank.errors import CorruptionError, StoreError, UnsupportedFormatError
-from casbank.format.header import HEADER_BYTES
-from casbank.format.pack import Toc
-from casbank.index.apply import EMPTY, Applied, Contents, apply_records
+from casbank.index.apply import EMPTY, NO_CONTENTS, Applied, Contents, apply_records
 from casbank.index.tables import State
 from casbank.index.view import View, remove_folder
 from casbank.journal.base import Journal
 from casbank.model import PackInfo
 
 _RECORDS = 256
-_NO_CONTENTS = Contents(bytes(HEADER_BYTES), Toc([], []))
 
 
 class Replayed:
@@ -87,7 +84,7 @@ class Replayed:
         except (CorruptionError, UnsupportedFormatError, StoreError):
             # What is wrong with it is found when packs are looked at.
             self.unlisted.add(info.id)
-            return _NO_CONTENTS
+            return NO_CONTENTS
 
 
 def _discard(_: State) -> None:

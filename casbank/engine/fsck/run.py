@@ -23,7 +23,8 @@ from casbank.engine.fsck.keyfiles import KeyFiles, settle
 from casbank.engine.fsck.keyless import KeylessExamination
 from casbank.engine.fsck.log import Findings, OnFinding
 from casbank.engine.fsck.packrepair import PackRepair, refuse_unmounted
-from casbank.engine.fsck.salvage import Salvage, set_aside
+from casbank.engine.fsck.quarantine import set_aside
+from casbank.engine.fsck.salvage import Salvage
 from casbank.engine.fsck.subject import Subject, open_subject, subject_of
 from casbank.engine.opening import close_engine, drop_index, open_engine
 from casbank.engine.place import journal_of, store_of

@@ -12,6 +12,7 @@ from blake3 import blake3
 from casbank.engine.checkpoint import CHECKPOINTS, CheckpointFiles, Merge, checkpoint_seq
 from casbank.engine.fsck.history import SEQ_MAX, History, whole_records
 from casbank.engine.fsck.packcheck import pass_media_errors
+from casbank.engine.fsck.quarantine import keep_pack, set_aside
 from casbank.engine.fsck.rescue import Rescued, rescue
 from casbank.engine.fsck.subject import Subject, Unsealing
 from casbank.engine.packs import PackReader
@@ -135,8 +136,7 @@ class Salvage:
             except (CorruptionError, UnsupportedFormatError, StoreError) as error:
                 pass_media_errors(error)
                 # The collector takes it for an orphan, but what is whole in it may be wanted.
-                target = f"quarantine/pack-{pack_id.hex()}-{self._subject.world.entropy(8).hex()}"
-                self._store.copy(blob.name, target)
+                target = keep_pack(self._store, pack_id, self._subject.world.entropy(8))
                 self.done.append(f"{blob.name} cannot be read; kept it as {target}")
                 continue
             adopted += 1
@@ -183,14 +183,3 @@ class Salvage:
         for checkpoint in self._history.damaged:
             set_aside(self._store, checkpoint.name, self._subject.world.entropy(8))
             self.done.append(f"moved {checkpoint.name} to quarantine/")
-
-
-def set_aside(store: Store, name: str, entropy: bytes) -> str | None:
-    """Move a blob to the quarantine, and say under which name; None if it is not there. Raises StoreError."""
-    target = f"quarantine/{name.replace('/', '-')}-{entropy.hex()}"
-    try:
-        store.copy(name, target)
-    except NotFoundError:
-        return None
-    store.delete(name)
-    return target

@@ -152,7 +152,7 @@ def _refuse_other_folders(url: BankUrl, store: Store, journal: Journal) -> None:
         raise NotFoundError(f"no bank at {url}: nothing in this folder is a bank's", kind=ErrorKind.NO_BANK)
 
 
-def _unsealing(  # noqa: PLR0917
+def _unsealing(  # noqa: PLR0917 - what a subject is made of
     store: Store,
     journal: Journal,
     bank: bytes | None,
